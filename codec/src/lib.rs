@@ -1,0 +1,1 @@
+//! Stratum V2 bytes to messages and back: frames, messages, TLV, Noise, keys.

@@ -1,0 +1,1 @@
+//! Batched double-SHA256, merkle roots, targets and difficulty.

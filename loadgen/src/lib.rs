@@ -1,0 +1,1 @@
+//! Simulated mining devices; the program adit-loadgen.

@@ -1,0 +1,1 @@
+//! End to end, conformance, peers and faults, with the fixtures they need.
