@@ -1,0 +1,1 @@
+//! The Noise handshake and transport ciphers (spec 4).

@@ -1,0 +1,1 @@
+//! The pool address with its authority key (spec 4.7).
