@@ -2,6 +2,12 @@
 //!
 //! Every message is six header bytes and a payload of at most 2^24 - 1 bytes. The header's top
 //! `extension_type` bit is `channel_msg`: the payload then begins with a `channel_id`.
+//!
+//! A receiver names the longest payload that it accepts. A frame that announces more is refused as soon as its
+//! header is there: no peer can make a receiver wait for, or hold, more than that.
+
+use crate::error::{DecodeError, DecodeErrorKind};
+use crate::message::MessageKind;
 
 /// Bytes of a frame header (spec 3.2).
 pub const HEADER_LEN: usize = 6;
@@ -52,10 +58,99 @@ impl FrameHeader {
         [extension[0], extension[1], self.msg_type, len[0], len[1], len[2]]
     }
 
+    /// Compares the announced length with the longest payload that the receiver accepts.
+    ///
+    /// # Errors
+    /// The payload is longer.
+    #[inline]
+    pub const fn check_len(self, payload_len_max: u32) -> Result<(), DecodeError> {
+        if self.payload_len <= payload_len_max {
+            return Ok(());
+        }
+        Err(DecodeError {
+            message: MessageKind::from_header(self),
+            field: "msg_length",
+            kind: DecodeErrorKind::TooLong { len: self.payload_len as usize, max: payload_len_max as usize },
+        })
+    }
+
     /// Header and payload together, in bytes.
     #[inline]
     #[must_use]
     pub const fn frame_len(self) -> usize {
         HEADER_LEN + self.payload_len as usize
+    }
+}
+
+/// A frame where it lies in the receiver's buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'b> {
+    /// Its header.
+    pub header: FrameHeader,
+    /// Its payload, `header.payload_len` bytes.
+    pub payload: &'b [u8],
+}
+
+/// Takes plaintext frames from a buffer of received bytes, where they lie.
+///
+/// ```
+/// # use adit_codec::{encode_frame, frame::Deframer, message::{Message, Protocol, SetupConnectionSuccess}};
+/// # let mut buffer = [0; 64];
+/// # let success = SetupConnectionSuccess { used_version: 2, flags: 0 };
+/// # let received = encode_frame(&success, &mut buffer)?;
+/// let mut frames = Deframer::new(&buffer[..received], 65_536);
+/// while let Some(frame) = frames.next_frame()? {
+///     let decoded = Message::decode(frame.header, frame.payload, Protocol::Mining)?;
+///     assert_eq!(decoded.message, success.into());
+/// }
+/// // What `frames.consumed()` does not count is the beginning of a frame: it stays for the next bytes.
+/// assert_eq!(frames.consumed(), received);
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Deframer<'b> {
+    received: &'b [u8],
+    /// Bytes of `received` that were given out as frames; never more than there are.
+    consumed: usize,
+    payload_len_max: u32,
+}
+
+impl<'b> Deframer<'b> {
+    /// Reads frames from the front of `received`, none with a payload over `payload_len_max` bytes.
+    #[must_use]
+    pub const fn new(received: &'b [u8], payload_len_max: u32) -> Self {
+        Self { received, consumed: 0, payload_len_max }
+    }
+
+    /// The next frame, or `None` until more bytes come.
+    ///
+    /// # Errors
+    /// The header announces a payload over the maximum. The error stays: the stream cannot go on.
+    #[inline]
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'b>>, DecodeError> {
+        let left = self.left();
+        let Some((header, behind)) = left.split_first_chunk() else { return Ok(None) };
+        let header = FrameHeader::parse(header);
+        header.check_len(self.payload_len_max)?;
+        let Some(payload) = behind.get(..header.payload_len as usize) else { return Ok(None) };
+        self.consumed += header.frame_len();
+        Ok(Some(Frame { header, payload }))
+    }
+
+    /// Bytes that were given out as frames so far.
+    #[must_use]
+    pub const fn consumed(&self) -> usize {
+        self.consumed
+    }
+
+    /// Bytes that must be there, counted from [`consumed`](Self::consumed), before there is another frame: a header,
+    /// and once that is there, the whole frame.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        self.left().first_chunk().map_or(HEADER_LEN, |header| FrameHeader::parse(header).frame_len())
+    }
+
+    fn left(&self) -> &'b [u8] {
+        self.received.get(self.consumed..).unwrap_or_default()
     }
 }
