@@ -1,0 +1,353 @@
+//! Targets that follow a channel's hash rate.
+//!
+//! Shares arrive as a Poisson process whose rate should be [`VardiffConfig::shares_per_minute`]. Two cumulative sums of
+//! log-likelihood ratios (CUSUM) watch it: one against a rate [`RISE`] times as high, one against [`FALL`] times as high.
+//! Such a sum stays near zero while the rate is right and climbs steadily once it is not, which finds a change in the least
+//! time that a given number of false alarms allows. When one passes its threshold, the shares since it last stood at zero,
+//! which is where the change began, tell the new rate.
+//!
+//! Counting shares in windows of 60 s instead, as others do, reacts to a tenfold rise only at the window's end and needs
+//! three windows to see a tenfold fall. A tenfold rise at 6 shares a minute passes the threshold here after about 10 s, a
+//! tenfold fall after about 100 s; the new target binds with the next job ([`ServerConfig::job_interval`]).
+//!
+//! Shares count by the difficulty that was assigned to them over that of the present target. What comes before the present
+//! target is in force says little in that unit (one share of the old target may weigh ten) and is left out.
+//!
+//! A channel that falls silent has its target eased step by step, each step waiting twice as long as the one before: a
+//! device that was only away must not come back to a target that floods the pool.
+//!
+//! [`ServerConfig::job_interval`]: super::config::ServerConfig::job_interval
+
+use core::time::Duration;
+
+use adit_hasher::Target;
+
+use super::config::VardiffConfig;
+use crate::time::Instant;
+
+/// Rate against which the rising sum tests, in units of the wanted one.
+const RISE: f32 = 2.5;
+const LN_RISE: f32 = 0.916_290_7;
+/// Rate against which the falling sum tests.
+const FALL: f32 = 0.4;
+const LN_FALL: f32 = -0.916_290_7;
+/// A false alarm of the rising sum comes once in thousands of shares.
+const RISE_THRESHOLD: f32 = 7.0;
+/// Lower, since a fall shows slowly; a false alarm eases a target for a while and costs a few more shares.
+const FALL_THRESHOLD: f32 = 5.0;
+/// How far one step may ease the target of a channel that sent nothing.
+const SILENT_STEP: f64 = 1.0 / 8.0;
+/// Doublings of the wait between such steps, at most: hours at 6 shares a minute.
+const SILENT_STEPS_MAX: u8 = 6;
+/// A change of target that is smaller is not worth a message.
+const CHANGE_MIN: f64 = 0.1;
+/// Between two looks at a channel without shares.
+const CHECK_MIN: Duration = Duration::from_secs(1);
+const CHECK_MAX: Duration = Duration::from_secs(60);
+
+/// A sum and the shares and time since it last stood at zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cusum {
+    sum: f32,
+    shares: f32,
+    seconds: f32,
+}
+
+impl Cusum {
+    fn add(&mut self, gain: f32, shares: f32, seconds: f32) {
+        self.sum += gain;
+        if self.sum <= 0.0 {
+            *self = Self::default();
+        } else {
+            self.shares += shares;
+            self.seconds += seconds;
+        }
+    }
+}
+
+/// The state of one channel; 48 bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Vardiff {
+    counted_to: Instant,
+    pending_difficulty: f32,
+    rise: Cusum,
+    fall: Cusum,
+    silent_steps: u8,
+}
+
+impl Vardiff {
+    /// A channel that starts, or that announced another hash rate, at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            counted_to: now,
+            pending_difficulty: 0.0,
+            rise: Cusum::default(),
+            fall: Cusum::default(),
+            silent_steps: 0,
+        }
+    }
+
+    /// An accepted share to which `difficulty` was assigned.
+    pub fn record(&mut self, difficulty: f64) {
+        self.pending_difficulty += difficulty as f32;
+    }
+
+    /// When to [`poll`](Self::poll) next although no share came.
+    pub fn next_check(&self, config: &VardiffConfig) -> Instant {
+        let share_gap = Duration::try_from_secs_f64(60.0 / config.shares_per_minute).unwrap_or(CHECK_MAX);
+        self.counted_to + share_gap.clamp(CHECK_MIN, CHECK_MAX)
+    }
+
+    /// The target that the channel should have, if another than `target`.
+    ///
+    /// `target` is the one last sent; `in_force_since` says when a job made it binding, `None` if none has yet.
+    pub fn poll(
+        &mut self,
+        config: &VardiffConfig,
+        target: &Target,
+        in_force_since: Option<Instant>,
+        now: Instant,
+    ) -> Option<Target> {
+        let Some(in_force_since) = in_force_since else {
+            self.pending_difficulty = 0.0;
+            self.counted_to = now;
+            return None;
+        };
+        if self.counted_to < in_force_since {
+            self.pending_difficulty = 0.0;
+            self.counted_to = in_force_since;
+        }
+        if !config.adjust {
+            return None;
+        }
+        let difficulty = target.difficulty();
+        let shares = core::mem::take(&mut self.pending_difficulty) / difficulty as f32;
+        let seconds = now.since(self.counted_to).as_secs_f32();
+        self.counted_to = self.counted_to.max(now);
+        self.count(config, shares, seconds);
+
+        let observed_per_minute = self.alarm()?;
+        let wanted = difficulty * observed_per_minute / config.shares_per_minute;
+        let silent_steps = if observed_per_minute_is_silence(self.fall) { self.silent_steps + 1 } else { 0 };
+        *self = Self { silent_steps: silent_steps.min(SILENT_STEPS_MAX), ..Self::new(self.counted_to) };
+        let wanted = wanted.max(difficulty * SILENT_STEP);
+        let new = Target::from_difficulty(wanted);
+        let change = (new.difficulty() / difficulty - 1.0).abs();
+        (change > CHANGE_MIN).then_some(new)
+    }
+
+    fn count(&mut self, config: &VardiffConfig, shares: f32, seconds: f32) {
+        let expected = (config.shares_per_minute / 60.0) as f32 * seconds;
+        if shares > 0.0 {
+            self.silent_steps = 0;
+        }
+        self.rise.add(shares * LN_RISE - expected * (RISE - 1.0), shares, seconds);
+        self.fall.add(shares * LN_FALL + expected * (1.0 - FALL), shares, seconds);
+    }
+
+    /// The shares a minute that an alarm found, if there is one.
+    fn alarm(&self) -> Option<f64> {
+        if self.rise.sum > RISE_THRESHOLD {
+            // A burst within one tick took no measurable time.
+            return Some(f64::from(self.rise.shares) / f64::from(self.rise.seconds.max(1e-3)) * 60.0);
+        }
+        let patience = f32::from(1_u8 << self.silent_steps);
+        if self.fall.sum > FALL_THRESHOLD * if observed_per_minute_is_silence(self.fall) { patience } else { 1.0 } {
+            // Half a share stands for none: no estimate is zero.
+            return Some((f64::from(self.fall.shares) + 0.5) / f64::from(self.fall.seconds) * 60.0);
+        }
+        None
+    }
+}
+
+fn observed_per_minute_is_silence(fall: Cusum) -> bool {
+    fall.sum > 0.0 && fall.shares == 0.0
+}
+
+/// The target for a hash rate that a client announces, in hashes per second; zero stands for the configured default. Never
+/// easier than `max_target`, the easiest that the client accepts.
+pub fn announced_target(config: &VardiffConfig, nominal_hash_rate: f32, max_target: &Target) -> Target {
+    let hash_rate =
+        if nominal_hash_rate > 0.0 { f64::from(nominal_hash_rate) } else { config.hash_rate_default };
+    Target::from_hash_rate(hash_rate, config.shares_per_minute).min(*max_target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: VardiffConfig = VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+
+    /// Exponential gaps from a small generator: enough for arrival times.
+    struct Arrivals(u64);
+
+    impl Arrivals {
+        fn gap_s(&mut self, per_second: f64) -> f64 {
+            self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let unit = ((self.0 >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+            -unit.ln() / per_second
+        }
+    }
+
+    /// A channel whose targets bind at the next multiple of 30 s, as they do with the server's job interval.
+    struct Channel {
+        vardiff: Vardiff,
+        binding: Target,
+        in_force_since: Instant,
+        sent: Target,
+        retargets: u32,
+        now_s: f64,
+        arrivals: Arrivals,
+    }
+
+    impl Channel {
+        fn new(hash_rate: f64, seed: u64) -> Self {
+            let target = announced_target(&CONFIG, hash_rate as f32, &Target::MAX);
+            Self {
+                vardiff: Vardiff::new(Instant::ZERO),
+                binding: target,
+                in_force_since: Instant::ZERO,
+                sent: target,
+                retargets: 0,
+                now_s: 0.0,
+                arrivals: Arrivals(seed),
+            }
+        }
+
+        fn now(&self) -> Instant {
+            Instant::ZERO + Duration::from_secs_f64(self.now_s)
+        }
+
+        fn poll(&mut self) {
+            let since = (self.sent == self.binding).then_some(self.in_force_since);
+            if let Some(target) = self.vardiff.poll(&CONFIG, &self.sent, since, self.now()) {
+                self.sent = target;
+                self.retargets += 1;
+            }
+        }
+
+        /// Runs until `done` or for `limit_s`; returns the seconds it took.
+        fn run(&mut self, hash_rate: f64, limit_s: f64, done: impl Fn(&Self) -> bool) -> f64 {
+            let start = self.now_s;
+            let (mut next_check, mut next_job) = (self.now_s, (self.now_s / 30.0).floor() * 30.0 + 30.0);
+            let mut next_share = self.now_s + self.gap(hash_rate);
+            while self.now_s - start < limit_s && !done(self) {
+                self.now_s = next_check.min(next_job).min(next_share);
+                if self.now_s == next_share {
+                    self.vardiff.record(self.binding.difficulty());
+                    self.poll();
+                    next_share = self.now_s + self.gap(hash_rate);
+                } else if self.now_s == next_job {
+                    next_job += 30.0;
+                    if self.binding != self.sent {
+                        self.binding = self.sent;
+                        self.in_force_since = self.now();
+                        // The next share is found at the new target; arrivals have no memory.
+                        next_share = self.now_s + self.gap(hash_rate);
+                    }
+                } else {
+                    self.poll();
+                    next_check = self.now_s + 10.0;
+                }
+            }
+            self.now_s - start
+        }
+
+        fn gap(&mut self, hash_rate: f64) -> f64 {
+            self.arrivals.gap_s(hash_rate / self.binding.hash_rate(60.0))
+        }
+
+        /// Shares a minute at the binding target.
+        fn rate(&self, hash_rate: f64) -> f64 {
+            hash_rate / self.binding.hash_rate(60.0) * 60.0
+        }
+    }
+
+    /// The share of `runs` channels, settled at 1 TH/s, that bring a jump to `factor` times that back within a factor of
+    /// three of the wanted rate in `limit_s`.
+    fn followed_in_time(factor: f64, limit_s: f64) -> f64 {
+        let runs = 400;
+        let on_time = (0..runs)
+            .filter(|&seed| {
+                let mut channel = Channel::new(1e12, seed * 77 + 1);
+                channel.run(1e12, 600.0 + seed as f64 % 30.0, |_| false);
+                let jump = 1e12 * factor;
+                let took = channel.run(jump, limit_s, |channel| (2.0..=18.0).contains(&channel.rate(jump)));
+                took < limit_s
+            })
+            .count();
+        on_time as f64 / runs as f64
+    }
+
+    #[test]
+    fn a_tenfold_rise_is_followed_within_a_minute() {
+        let on_time = followed_in_time(10.0, 60.0);
+        assert!(on_time > 0.95, "{on_time}");
+    }
+
+    #[test]
+    fn a_tenfold_fall_is_followed_within_three_minutes() {
+        let on_time = followed_in_time(0.1, 180.0);
+        assert!(on_time > 0.9, "{on_time}");
+    }
+
+    #[test]
+    fn a_steady_channel_is_left_alone() {
+        let hours = 24.0 * 20.0;
+        let retargets: u32 = (0..20)
+            .map(|seed| {
+                let mut channel = Channel::new(1e12, seed + 5);
+                channel.run(1e12, 24.0 * 3600.0, |_| false);
+                channel.retargets
+            })
+            .sum();
+        let per_hour = f64::from(retargets) / hours;
+        assert!(per_hour < 1.5, "{per_hour} retargets an hour");
+    }
+
+    #[test]
+    fn a_wrong_announcement_is_mended() {
+        for (announced, real) in [(1e15, 1e12), (1e9, 1e12)] {
+            let mut channel = Channel::new(announced, 42);
+            let took = channel.run(real, 7200.0, |channel| (2.0..=18.0).contains(&channel.rate(real)));
+            assert!(took < 3600.0, "{announced} for {real}: {took} s");
+        }
+    }
+
+    #[test]
+    fn silence_eases_the_target_ever_more_slowly() {
+        let mut channel = Channel::new(1e12, 3);
+        let start = channel.sent.difficulty();
+        channel.run(1e-9, 600.0, |_| false);
+        let after_ten_minutes = channel.sent.difficulty();
+        assert!(after_ten_minutes < start / 7.0, "{start} {after_ten_minutes}");
+        channel.run(1e-9, 3000.0, |_| false);
+        assert!(channel.sent.difficulty() > start / 1e6, "{}", channel.sent.difficulty());
+    }
+
+    #[test]
+    fn a_rate_that_no_target_can_give_changes_nothing() {
+        let config = VardiffConfig { shares_per_minute: 1e9, ..CONFIG };
+        let target = announced_target(&config, 1e6, &Target::MAX);
+        let mut vardiff = Vardiff::new(Instant::ZERO);
+        for second in 1..1_000 {
+            vardiff.record(target.difficulty());
+            let now = Instant::ZERO + Duration::from_secs(second);
+            assert_eq!(vardiff.poll(&config, &target, Some(Instant::ZERO), now), None);
+        }
+    }
+
+    #[test]
+    fn announcements_are_held_to_the_clients_bound() {
+        let bound = Target::from_difficulty(1e6);
+        assert_eq!(announced_target(&CONFIG, 1.0, &bound), bound);
+        let own = announced_target(&CONFIG, 1e15, &bound);
+        assert!(own < bound);
+        assert_eq!(announced_target(&CONFIG, 0.0, &Target::MAX), Target::from_hash_rate(1e12, 6.0));
+    }
+
+    #[test]
+    fn state_is_small() {
+        assert!(size_of::<Vardiff>() <= 48);
+    }
+}
