@@ -1,1 +1,8 @@
-//! End to end, conformance, peers and faults, with the fixtures they need.
+//! What the end-to-end tests share: programs as processes, a node's JSON-RPC, and a peer that speaks Noise over TCP.
+//!
+//! Everything is bounded in time, listens on loopback only, and ends with the test: a process is killed when its
+//! [`Program`](process::Program) is dropped.
+
+pub mod peer;
+pub mod process;
+pub mod rpc;

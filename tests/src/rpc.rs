@@ -1,0 +1,66 @@
+//! A node's JSON-RPC, as `bitcoin-cli` speaks it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A node that answers JSON-RPC over HTTP.
+#[derive(Clone, Debug)]
+pub struct Node {
+    address: SocketAddr,
+}
+
+impl Node {
+    /// A node at an `http://host:port` URL, without credentials.
+    pub fn at(url: &str) -> Self {
+        let address = url.trim_start_matches("http://").trim_end_matches('/');
+        Self { address: address.parse().unwrap_or_else(|_| panic!("{url} is no address")) }
+    }
+
+    /// Calls `method`; the error is the node's own error object.
+    pub fn try_call(&self, method: &str, params: &[Value]) -> Result<Value, Value> {
+        let body = json!({ "jsonrpc": "1.0", "id": 1, "method": method, "params": params }).to_string();
+        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT).expect("the node listens");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
+        let host = self.address;
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+             Connection: close\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).expect("the node reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the node answers in time");
+        let answer = String::from_utf8_lossy(&answer);
+        let (_, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
+        // A chunked body is JSON between its chunk sizes.
+        let json = &body[body.find('{').expect("the body is JSON")..=body.rfind('}').expect("the body is JSON")];
+        let mut answer: Value = serde_json::from_str(json).expect("the body is JSON");
+        match answer["error"].take() {
+            Value::Null => Ok(answer["result"].take()),
+            error => Err(error),
+        }
+    }
+
+    /// Calls `method`, which must succeed.
+    pub fn call(&self, method: &str, params: &[Value]) -> Value {
+        self.try_call(method, params).unwrap_or_else(|error| panic!("{method} {params:?}: {error}"))
+    }
+
+    /// Height of the active chain.
+    pub fn height(&self) -> u64 {
+        self.call("getblockcount", &[]).as_u64().expect("a height is a number")
+    }
+
+    /// The block at `height` of the active chain.
+    pub fn block(&self, height: u64) -> bitcoin::Block {
+        let hash = self.call("getblockhash", &[json!(height)]);
+        let raw = self.call("getblock", &[hash, json!(0)]);
+        bitcoin::consensus::encode::deserialize_hex(raw.as_str().expect("a raw block is a string"))
+            .expect("the node gives whole blocks")
+    }
+}
