@@ -5,8 +5,12 @@ use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
-use adit_codec::message::{Message, OpenExtendedMiningChannel, OpenStandardMiningChannel, Protocol, SetupConnection};
-use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Opener, SEALED_HEADER_LEN, Sealer, sealed_len, sealed_payload_len};
+use adit_codec::message::{
+    Message, OpenExtendedMiningChannel, OpenStandardMiningChannel, Protocol, SetupConnection,
+};
+use adit_codec::noise::{
+    ACT2_LEN, EphemeralKey, Initiator, Opener, SEALED_HEADER_LEN, Sealer, sealed_len, sealed_payload_len,
+};
 use adit_codec::url::PoolUrl;
 use adit_codec::{Encode, encode_frame, frame_len};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -49,7 +53,11 @@ pub struct Peer {
 
 /// The socket address that a pool URL names.
 pub fn address(url: &PoolUrl) -> SocketAddr {
-    (url.host.as_str(), url.port).to_socket_addrs().expect("the host is an address").next().expect("there is one")
+    (url.host.as_str(), url.port)
+        .to_socket_addrs()
+        .expect("the host is an address")
+        .next()
+        .expect("there is one")
 }
 
 /// A bare TCP connection with timeouts.
@@ -107,7 +115,13 @@ impl Peer {
     }
 
     /// Asks for an extended channel.
-    pub fn open_extended(&mut self, request_id: u32, user: &[u8], hash_rate: f32, size: u16) -> io::Result<()> {
+    pub fn open_extended(
+        &mut self,
+        request_id: u32,
+        user: &[u8],
+        hash_rate: f32,
+        size: u16,
+    ) -> io::Result<()> {
         self.send(&OpenExtendedMiningChannel {
             request_id,
             user_identity: user,
@@ -127,7 +141,8 @@ impl Peer {
     /// Seals and sends the bytes of a frame, header and payload, whatever they say.
     pub fn send_frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let mut sealed = vec![0; sealed_len(frame.len() - HEADER_LEN)];
-        let len = self.sealer.seal_frame_into(frame, &mut sealed).expect("the frame's header tells its length");
+        let len =
+            self.sealer.seal_frame_into(frame, &mut sealed).expect("the frame's header tells its length");
         self.stream.write_all(&sealed[..len])
     }
 
@@ -135,10 +150,12 @@ impl Peer {
     pub fn receive(&mut self) -> io::Result<Frame> {
         let mut sealed = [0; SEALED_HEADER_LEN];
         self.stream.read_exact(&mut sealed)?;
-        let header = self.opener.open_header(&mut sealed).map_err(|error| io::Error::other(error.to_string()))?;
+        let header =
+            self.opener.open_header(&mut sealed).map_err(|error| io::Error::other(error.to_string()))?;
         let mut payload = vec![0; sealed_payload_len(header.payload_len as usize)];
         self.stream.read_exact(&mut payload)?;
-        let len = self.opener.open_payload(&mut payload).map_err(|error| io::Error::other(error.to_string()))?;
+        let len =
+            self.opener.open_payload(&mut payload).map_err(|error| io::Error::other(error.to_string()))?;
         payload.truncate(len);
         Ok(Frame { header, payload })
     }

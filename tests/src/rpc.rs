@@ -38,7 +38,8 @@ impl Node {
         let answer = String::from_utf8_lossy(&answer);
         let (_, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
         // A chunked body is JSON between its chunk sizes.
-        let json = &body[body.find('{').expect("the body is JSON")..=body.rfind('}').expect("the body is JSON")];
+        let json =
+            &body[body.find('{').expect("the body is JSON")..=body.rfind('}').expect("the body is JSON")];
         let mut answer: Value = serde_json::from_str(json).expect("the body is JSON");
         match answer["error"].take() {
             Value::Null => Ok(answer["result"].take()),

@@ -63,7 +63,8 @@ impl<C: Copy, E> Outbox<C, E> {
     pub fn send<M: Encode>(&mut self, to: C, priority: Priority, message: &M) {
         let start = self.arena.len();
         self.arena.resize(start + frame_len(message), 0);
-        let written = encode_frame(message, &mut self.arena[start..]).expect("a state machine emits encodable messages");
+        let written = encode_frame(message, &mut self.arena[start..])
+            .expect("a state machine emits encodable messages");
         self.arena.truncate(start + written);
         self.entries.push(Entry { to, priority, bytes: Bytes::Arena(start..start + written) });
     }

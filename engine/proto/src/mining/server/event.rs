@@ -74,7 +74,7 @@ pub enum ProtocolFault {
 }
 
 /// What the driver must know. Frames are in the outbox beside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A block: leaves the shard before any frame of the same tick.
     Solution(Box<Solution>),
