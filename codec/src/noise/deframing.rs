@@ -13,6 +13,7 @@ use core::{fmt, mem};
 
 use super::{
     TAG_LEN,
+    cipher::RingKey,
     transport::{OpenError, Opener, SEALED_CHUNK_LEN_MAX, SEALED_HEADER_LEN, sealed_payload_len},
 };
 use crate::frame::FrameHeader;
@@ -123,7 +124,11 @@ impl SecureDeframer {
         if self.partial.as_ref().is_some_and(|partial| partial.delivered) {
             self.release(spares);
         }
-        let Some(header) = self.next_header(input, spares)? else {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let key = self.opener.ring_key();
+        let Some(header) = self.next_header(&key, input, spares)? else {
             return Ok(None);
         };
         let sealed_len = sealed_payload_len(header.payload_len as usize);
@@ -132,12 +137,12 @@ impl SecureDeframer {
             self.release(spares);
             let (payload, rest) = mem::take(input).split_at_mut(sealed_len);
             *input = rest;
-            let len = self.opener.open_payload(payload)?;
+            let len = self.opener.open_payload_with(&key, payload)?;
             return Ok(Some((header, &payload[..len])));
         }
         let partial = self.partial.get_or_insert_with(|| spares.take());
         partial.header = Some(header);
-        if !partial.gather_payload(&mut self.opener, header, input)? {
+        if !partial.gather_payload(&mut self.opener, &key, header, input)? {
             return Ok(None);
         }
         partial.delivered = true;
@@ -147,6 +152,7 @@ impl SecureDeframer {
     /// The header of the current frame: the one known already, or the next of the stream. None if the input ends before.
     fn next_header(
         &mut self,
+        key: &RingKey,
         input: &mut &mut [u8],
         spares: &mut SpareBuffers,
     ) -> Result<Option<FrameHeader>, DeframeError> {
@@ -157,7 +163,7 @@ impl SecureDeframer {
                 let Some(sealed) = partial.bytes.first_chunk_mut() else {
                     return Ok(None);
                 };
-                let header = self.opener.open_header(sealed)?;
+                let header = self.opener.open_header_with(key, sealed)?;
                 partial.bytes.clear();
                 partial.header = Some(header);
                 header
@@ -172,7 +178,7 @@ impl SecureDeframer {
                 let (sealed, rest) =
                     mem::take(input).split_first_chunk_mut().expect("the input holds a sealed header");
                 *input = rest;
-                self.opener.open_header(sealed)?
+                self.opener.open_header_with(key, sealed)?
             }
         };
         if header.payload_len > self.payload_len_max {
@@ -216,6 +222,7 @@ impl Partial {
     fn gather_payload(
         &mut self,
         opener: &mut Opener,
+        key: &RingKey,
         header: FrameHeader,
         input: &mut &mut [u8],
     ) -> Result<bool, OpenError> {
@@ -227,7 +234,7 @@ impl Partial {
             if self.bytes.len() < wanted_len {
                 return Ok(false);
             }
-            self.opened_len += opener.open_chunk(&mut self.bytes[self.opened_len..])?;
+            self.opened_len += opener.open_chunk(key, &mut self.bytes[self.opened_len..])?;
             self.bytes.truncate(self.opened_len);
         }
         Ok(true)

@@ -7,7 +7,7 @@ use core::fmt;
 
 use super::{
     TAG_LEN,
-    cipher::{CipherError, CipherState},
+    cipher::{CipherError, CipherState, RingKey},
 };
 use crate::frame::{FrameHeader, HEADER_LEN};
 
@@ -134,7 +134,16 @@ impl Opener {
     /// [`OpenError`]; the bytes then hold no plaintext.
     #[inline]
     pub fn open_header(&mut self, sealed: &mut [u8; SEALED_HEADER_LEN]) -> Result<FrameHeader, OpenError> {
-        self.open_chunk(sealed)?;
+        self.open_header_with(&self.cipher.ring_key(), sealed)
+    }
+
+    #[inline]
+    pub(super) fn open_header_with(
+        &mut self,
+        key: &RingKey,
+        sealed: &mut [u8; SEALED_HEADER_LEN],
+    ) -> Result<FrameHeader, OpenError> {
+        self.open_chunk(key, sealed)?;
         Ok(FrameHeader::parse(sealed.first_chunk().expect("22 bytes begin with 6")))
     }
 
@@ -144,13 +153,22 @@ impl Opener {
     /// [`OpenError`]; the bytes then hold no plaintext.
     #[inline]
     pub fn open_payload(&mut self, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
-        if (TAG_LEN + 1..=SEALED_CHUNK_LEN_MAX).contains(&ciphertext.len()) {
-            return self.open_chunk(ciphertext);
-        }
-        self.open_chunks(ciphertext)
+        self.open_payload_with(&self.cipher.ring_key(), ciphertext)
     }
 
-    fn open_chunks(&mut self, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
+    #[inline]
+    pub(super) fn open_payload_with(
+        &mut self,
+        key: &RingKey,
+        ciphertext: &mut [u8],
+    ) -> Result<usize, OpenError> {
+        if (TAG_LEN + 1..=SEALED_CHUNK_LEN_MAX).contains(&ciphertext.len()) {
+            return self.open_chunk(key, ciphertext);
+        }
+        self.open_chunks(key, ciphertext)
+    }
+
+    fn open_chunks(&mut self, key: &RingKey, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
         let len = ciphertext.len();
         let last_len = len % SEALED_CHUNK_LEN_MAX;
         if last_len != 0 && last_len <= TAG_LEN {
@@ -160,7 +178,7 @@ impl Opener {
         let (mut opened, mut start) = (0, 0);
         while start < len {
             let end = len.min(start + SEALED_CHUNK_LEN_MAX);
-            match self.open_chunk(&mut ciphertext[start..end]) {
+            match self.open_chunk(key, &mut ciphertext[start..end]) {
                 Ok(chunk_len) => {
                     ciphertext.copy_within(start..start + chunk_len, opened);
                     opened += chunk_len;
@@ -177,18 +195,24 @@ impl Opener {
 
     /// Opens one Noise message; `sealed` holds at least a tag. Returns the plaintext's length.
     #[inline]
-    pub(super) fn open_chunk(&mut self, sealed: &mut [u8]) -> Result<usize, OpenError> {
+    pub(super) fn open_chunk(&mut self, key: &RingKey, sealed: &mut [u8]) -> Result<usize, OpenError> {
         let Some((text, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
             self.poison();
             return Err(OpenError::Length { len: sealed.len() });
         };
-        match self.cipher.open(&[], text, *tag) {
+        match self.cipher.open(key, &[], text, *tag) {
             Ok(()) => Ok(text.len()),
             Err(error) => {
                 self.poison();
                 Err(error.into())
             }
         }
+    }
+
+    /// The key for one frame, good for as long as [`Self::check`] succeeds.
+    #[inline]
+    pub(super) fn ring_key(&self) -> RingKey {
+        self.cipher.ring_key()
     }
 
     /// Whether anything can still be opened.
@@ -244,10 +268,11 @@ impl Sealer {
         let buffer = &mut buffer[..sealed_len(payload_len)];
         let (sealed_header, payload) = buffer.split_at_mut(SEALED_HEADER_LEN);
         sealed_header[..HEADER_LEN].copy_from_slice(&header);
-        self.seal_chunk(sealed_header);
+        let key = self.cipher.ring_key();
+        self.seal_chunk(&key, sealed_header);
         if payload.len() <= SEALED_CHUNK_LEN_MAX {
             if !payload.is_empty() {
-                self.seal_chunk(payload);
+                self.seal_chunk(&key, payload);
             }
             return Ok(buffer.len());
         }
@@ -257,7 +282,7 @@ impl Sealer {
             payload.copy_within(start..payload_len.min(start + CHUNK_LEN_MAX), chunk * SEALED_CHUNK_LEN_MAX);
         }
         for chunk in payload.chunks_mut(SEALED_CHUNK_LEN_MAX) {
-            self.seal_chunk(chunk);
+            self.seal_chunk(&key, chunk);
         }
         Ok(buffer.len())
     }
@@ -288,9 +313,9 @@ impl Sealer {
 
     /// Seals one Noise message, whose last 16 bytes are room for the tag.
     #[inline]
-    fn seal_chunk(&mut self, sealed: &mut [u8]) {
+    fn seal_chunk(&mut self, key: &RingKey, sealed: &mut [u8]) {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().expect("room for the tag");
-        *tag = self.cipher.seal(&[], text).expect("nonces were counted");
+        *tag = self.cipher.seal(key, &[], text).expect("nonces were counted");
     }
 }
 
