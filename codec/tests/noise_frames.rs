@@ -1,4 +1,5 @@
 //! Sealing, opening and deframing between our two sides: sizes, splits, tampering, bounds.
+#![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use adit_codec::{
     frame::FrameHeader,
@@ -172,7 +173,8 @@ fn every_changed_byte_of_a_frame_is_found_and_ends_the_stream() {
 fn chunks_cannot_be_changed_or_moved() {
     let plain = frame(1, 3 * CHUNK_LEN_MAX);
     let chunk = |i: usize| SEALED_HEADER_LEN + i * SEALED_CHUNK_LEN_MAX;
-    let edits: [fn(&mut Vec<u8>, &dyn Fn(usize) -> usize); 3] = [
+    type Edit = fn(&mut Vec<u8>, &dyn Fn(usize) -> usize);
+    let edits: [Edit; 3] = [
         |bytes, chunk| bytes[chunk(1) + 5] ^= 1,
         |bytes, chunk| {
             let (first, second) = bytes[chunk(0)..].split_at_mut(SEALED_CHUNK_LEN_MAX);
@@ -323,7 +325,7 @@ fn spare_buffers_serve_several_connections_in_turn() {
         }
         for (deframer, stream, plain) in &mut streams {
             let frames = deframe(deframer, &mut stream[100..], &[60], &mut spares).unwrap();
-            assert_eq!(frames, [plain.clone()]);
+            assert_eq!(&frames[..], std::slice::from_ref(plain));
             assert_eq!(deframer.next_frame_with(&mut &mut [][..], &mut spares), Ok(None));
             assert_eq!(deframer.buffered_len(), 0);
         }

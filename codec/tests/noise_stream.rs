@@ -1,0 +1,119 @@
+//! Any frames, cut anywhere: what goes in comes out, and nothing stays behind.
+#![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
+
+use adit_codec::{
+    frame::FrameHeader,
+    keys::{AuthoritySecretKey, StaticKeyPair},
+    noise::{
+        ACT2_LEN, DeframeError, EphemeralKey, Initiator, OpenError, Responder, SecureDeframer, SpareBuffers,
+        Transport, sealed_len,
+    },
+};
+use proptest::{collection::vec, prelude::*, sample::Index};
+
+fn pair() -> (Transport, Transport) {
+    let authority = AuthoritySecretKey::from_bytes(&[0x11; 32]).unwrap();
+    let static_key = StaticKeyPair::new(&[0x22; 64]).unwrap();
+    let certificate = authority.certify(static_key.public_key(), 0, u32::MAX, &[0x33; 32]);
+    let (initiator, act1) = Initiator::new(EphemeralKey::new(&[0x44; 64]).unwrap());
+    let mut act2 = [0; ACT2_LEN];
+    let ephemeral = EphemeralKey::new(&[0x55; 64]).unwrap();
+    let responding = Responder::respond(&act1, &static_key, &certificate, ephemeral, &mut act2);
+    let initiating = initiator.finish(&act2, Some(&authority.public_key()), 1, 0).unwrap();
+    (initiating, responding)
+}
+
+/// Mostly small frames, some around the chunks' edges.
+fn payload_len() -> impl Strategy<Value = usize> {
+    prop_oneof![20 => 0..300_usize, 2 => 65_510..65_530_usize, 1 => 131_030..131_050_usize]
+}
+
+/// Lengths of the pieces in which the stream arrives: the usual ones and tiny ones.
+fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    vec(prop_oneof![3 => 1..40_usize, 3 => 40..5000_usize, 1 => 5000..100_000_usize], 1..40)
+}
+
+type Frames = Vec<(FrameHeader, Vec<u8>)>;
+
+/// The frames that came out, and the error at which it stopped.
+fn receive(
+    deframer: &mut SecureDeframer,
+    stream: &mut [u8],
+    cuts: &[usize],
+) -> (Frames, Option<DeframeError>) {
+    let mut frames = Frames::new();
+    let mut spares = SpareBuffers::new(1);
+    let mut cuts = cuts.iter().cycle();
+    let mut rest = stream;
+    while !rest.is_empty() {
+        let (mut piece, after) = rest.split_at_mut(rest.len().min(*cuts.next().unwrap()));
+        rest = after;
+        loop {
+            match deframer.next_frame_with(&mut piece, &mut spares) {
+                Ok(Some((header, payload))) => frames.push((header, payload.to_vec())),
+                Ok(None) => break,
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+    (frames, None)
+}
+
+fn sealed_stream(transport: &mut Transport, lens: &[usize]) -> (Frames, Vec<u8>) {
+    let mut frames = Frames::new();
+    let mut stream = Vec::new();
+    for (i, &len) in lens.iter().enumerate() {
+        let header = FrameHeader {
+            extension_type: i as u16 & 0x7fff,
+            channel_msg: i % 2 == 0,
+            msg_type: i as u8,
+            payload_len: len as u32,
+        };
+        let payload: Vec<u8> = (0..len).map(|byte| (byte * 13 + i) as u8).collect();
+        let start = stream.len();
+        stream.resize(start + sealed_len(len), 0);
+        let plain = [&header.to_bytes(), &payload[..]].concat();
+        transport.sealer.seal_frame_into(&plain, &mut stream[start..]).unwrap();
+        frames.push((header, payload));
+    }
+    (frames, stream)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn what_goes_in_comes_out(lens in vec(payload_len(), 1..12), cuts in cuts()) {
+        let (mut one, other) = pair();
+        let (frames, mut stream) = sealed_stream(&mut one, &lens);
+        let mut deframer = SecureDeframer::new(other.opener, 200_000);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts);
+        prop_assert_eq!(error, None);
+        prop_assert!(received == frames);
+        prop_assert_eq!(deframer.buffered_len(), 0);
+    }
+
+    /// One changed bit: all frames before it come out, none from it on.
+    #[test]
+    fn a_changed_bit_ends_the_stream(
+        lens in vec(payload_len(), 1..8),
+        cuts in cuts(),
+        position in any::<Index>(),
+        bit in 0..8_u32,
+    ) {
+        let (mut one, other) = pair();
+        let (frames, mut stream) = sealed_stream(&mut one, &lens);
+        let position = position.index(stream.len());
+        stream[position] ^= 1_u8 << bit;
+        let mut whole = 0;
+        let mut end = 0;
+        while end + sealed_len(lens[whole]) <= position {
+            end += sealed_len(lens[whole]);
+            whole += 1;
+        }
+        let mut deframer = SecureDeframer::new(other.opener, 200_000);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts);
+        prop_assert_eq!(error, Some(DeframeError::Open(OpenError::Tag)));
+        prop_assert!(received == frames[..whole]);
+    }
+}
