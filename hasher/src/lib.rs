@@ -5,18 +5,22 @@
 extern crate alloc;
 
 #[cfg(feature = "kernels")]
+mod arch;
+#[cfg(feature = "kernels")]
 mod backend;
 mod batch;
 mod coinbase;
 mod difficulty;
 mod digest;
 mod merkle;
+#[cfg(feature = "kernels")]
+mod plan;
 mod portable;
 mod sha256;
 mod target;
 
 #[cfg(feature = "kernels")]
-pub use backend::Hasher;
+pub use backend::{Backend, BackendError, Hasher};
 pub use batch::{BatchHash, HeaderBytes};
 pub use coinbase::{
     COINBASE_PART_LEN_MAX, CoinbaseJob, CoinbaseJobError, EXTRANONCE_LEN_MAX, MERKLE_PATH_LEN_MAX,

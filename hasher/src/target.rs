@@ -78,6 +78,12 @@ impl Target {
         limbs(&self.0)
     }
 
+    /// The most significant 32 bits: enough to refuse almost every digest.
+    #[cfg(all(feature = "kernels", target_arch = "x86_64"))]
+    pub(crate) fn top_word(&self) -> u32 {
+        (self.limbs()[3] >> 32) as u32
+    }
+
     /// Whether the digest, as a little-endian number, is at most this target.
     #[inline]
     pub fn is_met_by(&self, digest: &Digest) -> bool {
