@@ -133,4 +133,6 @@ pub struct Counters {
     pub channels_closed: u64,
     /// SetTarget messages sent because of the share rate.
     pub retargets: u64,
+    /// Frames of unknown extensions, dropped unread (specification 3.4.1).
+    pub frames_discarded: u64,
 }

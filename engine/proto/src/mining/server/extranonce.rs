@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn lays_out_node_shard_and_slot() {
         let mut prefixes =
-            Prefixes::new(ExtranonceLayout { node: 0x0102, first_slot: 0x0405_0607_08 }, ShardId(3));
+            Prefixes::new(ExtranonceLayout { node: 0x0102, first_slot: 0x0004_0506_0708 }, ShardId(3));
         assert_eq!(prefixes.allocate(), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(prefixes.allocate(), [1, 2, 3, 4, 5, 6, 7, 9]);
     }

@@ -1,0 +1,197 @@
+//! Judging the batch (specification 5.3.13, 5.3.14): hash, compare, answer.
+//!
+//! The block's target is looked at first: a block is reported whatever becomes of the share. Then the target of the job
+//! on its channel, then whether it is new. Errors are sent in order of arrival, then one success per channel. A channel
+//! that was closed meanwhile gets its verdicts counted and nothing said.
+
+use alloc::boxed::Box;
+
+use adit_codec::message::{SubmitSharesError, SubmitSharesSuccess};
+use adit_hasher::{BatchHash, Digest, HeaderBytes};
+
+use super::batch::{Account, Batch, Ticket};
+use super::channel::{Channel, Kind};
+use super::coinbase;
+use super::duplicates::Inserted;
+use super::event::{Event, Solution};
+use super::extranonce::PREFIX_LEN;
+use super::slab::NONE;
+use super::{Server, ServerOutbox, ShareError};
+use crate::outbox::Priority;
+use crate::time::Instant;
+
+/// Judges a share by its digest.
+fn verdict(
+    channel: &mut Channel,
+    ticket: &Ticket,
+    digest: &Digest,
+    shares_max: u32,
+) -> Result<(), ShareError> {
+    if !ticket.target.is_met_by(digest) {
+        return Err(ShareError::DifficultyTooLow);
+    }
+    match channel.seen.insert(digest, ticket.tip.number, shares_max) {
+        Inserted::New => Ok(()),
+        Inserted::Duplicate => Err(ShareError::Duplicate),
+        Inserted::Full => Err(ShareError::TooManyShares),
+    }
+}
+
+/// What a template source needs to make a block of a share.
+fn solution(ticket: &Ticket, header: &HeaderBytes, digest: &Digest, user: &[u8], worker: &[u8]) -> Solution {
+    let source = &ticket.source;
+    let prefix = &source.coinbase(usize::from(ticket.size)).prefix;
+    Solution {
+        template_id: source.template.template_id,
+        header: *header,
+        digest: *digest,
+        target: ticket.tip.prev_hash.target,
+        coinbase_tx: coinbase::transaction(prefix, ticket.extranonce(), &source.suffix, source.witness),
+        merkle_path: source.template.merkle_path.clone(),
+        user_identity: user.into(),
+        worker_identity: worker.into(),
+    }
+}
+
+/// The whole part of a sum of difficulties; the rest is carried into the next.
+fn whole(carried: &mut f64, difficulty: f64) -> u64 {
+    let sum = *carried + difficulty;
+    let whole = sum as u64;
+    *carried = (sum - whole as f64).clamp(0.0, 1.0);
+    whole
+}
+
+impl Server {
+    /// Hashes the shares that have gathered, judges and answers them. The driver calls it once per tick.
+    pub fn settle(&mut self, hashes: &impl BatchHash, now: Instant, out: &mut ServerOutbox) {
+        if self.batch.len() == 0 {
+            return;
+        }
+        let mut batch = core::mem::take(&mut self.batch);
+        batch.hash(hashes, |ticket, root| self.learn_root(ticket, root));
+        for index in 0..batch.tickets.len() {
+            self.judge(&mut batch, index, now, out);
+        }
+        for account in &batch.accounts {
+            self.acknowledge(account, out);
+        }
+        // After every answer: a retarget may have to deliver jobs first.
+        if self.config.vardiff.adjust {
+            for account in &batch.accounts {
+                let due = |channel: &&Channel| channel.vardiff.next_check(&self.config.vardiff) <= now;
+                if self.channels.get(account.channel).filter(due).is_some() {
+                    self.retarget(account.channel, now, hashes, out);
+                }
+            }
+        }
+        batch.clear();
+        self.batch = batch;
+    }
+
+    /// Keeps the merkle root of a standard channel's job: its next shares need but one hash each.
+    fn learn_root(&mut self, ticket: &Ticket, root: &[u8; 32]) {
+        let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
+        if channel.kind == Kind::Standard && channel.prefix == ticket.extranonce[..PREFIX_LEN] {
+            channel.root = *root;
+            channel.root_source = ticket.source.number;
+        }
+    }
+
+    fn judge(&mut self, batch: &mut Batch, index: usize, now: Instant, out: &mut ServerOutbox) {
+        let (ticket, digest) = (&batch.tickets[index], &batch.digests[index]);
+        let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
+        let verdict = verdict(channel, ticket, digest, self.config.limits.shares_per_tip_max);
+        // A duplicate was reported when it was new.
+        if verdict != Err(ShareError::Duplicate) && ticket.tip.prev_hash.target.is_met_by(digest) {
+            let user = self.channels.cold(ticket.channel).map_or(&[][..], |cold| &cold.user_identity);
+            let found = solution(ticket, &batch.headers[index], digest, user, batch.worker(ticket));
+            self.counters.solutions += 1;
+            out.report(Event::Solution(Box::new(found)));
+        }
+        match verdict {
+            Ok(()) => {
+                let difficulty = ticket.target.difficulty();
+                self.counters.shares_accepted += 1;
+                self.counters.difficulty_accepted += difficulty;
+                let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
+                channel.vardiff.record(difficulty);
+                let account = &mut batch.accounts[channel.account as usize];
+                account.accepted += 1;
+                account.last_sequence_number = ticket.sequence_number;
+                account.difficulty += difficulty;
+            }
+            Err(error) => {
+                let (channel, sequence_number) = (ticket.channel, ticket.sequence_number);
+                self.send_share_error(channel, sequence_number, error, now, out);
+            }
+        }
+    }
+
+    fn send_share_error(
+        &mut self,
+        slot: u32,
+        sequence_number: u32,
+        error: ShareError,
+        now: Instant,
+        out: &mut ServerOutbox,
+    ) {
+        self.counters.shares_rejected[error as usize] += 1;
+        let Some(channel) = self.channels.get(slot).filter(|channel| channel.open) else { return };
+        let Some(id) = self.connection_at(channel.connection) else { return };
+        let answer = SubmitSharesError {
+            channel_id: channel.id.0,
+            sequence_number,
+            error_code: error.code().as_bytes(),
+        };
+        out.send(id, Priority::Reply, &answer);
+        self.count_error(id, now, out);
+    }
+
+    /// Sends a channel's success, and lets its slot go if it was closed meanwhile.
+    fn acknowledge(&mut self, account: &Account, out: &mut ServerOutbox) {
+        let Some(channel) = self.channels.get_mut(account.channel) else { return };
+        channel.account = NONE;
+        if !channel.open {
+            self.channels.remove(account.channel);
+            return;
+        }
+        if account.accepted == 0 {
+            return;
+        }
+        let answer = SubmitSharesSuccess {
+            channel_id: channel.id.0,
+            last_sequence_number: account.last_sequence_number,
+            new_submits_accepted_count: account.accepted,
+            new_shares_sum: whole(&mut channel.difficulty_carried, account.difficulty),
+        };
+        let connection = channel.connection;
+        if let Some(id) = self.connection_at(connection) {
+            out.send(id, Priority::Reply, &answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn fractions_of_difficulty_are_carried() {
+        let mut carried = 0.0;
+        let sums: Vec<u64> = (0..10).map(|_| whole(&mut carried, 0.3)).collect();
+        assert_eq!(sums.iter().sum::<u64>(), 2, "3.0 less a rounding error is not yet 3");
+        assert!(sums.iter().all(|sum| *sum <= 1));
+        assert_eq!(whole(&mut carried, 0.1), 1);
+        assert_eq!(whole(&mut carried, 1e30), u64::MAX);
+        assert!((0.0..=1.0).contains(&carried));
+    }
+
+    #[test]
+    fn tiny_difficulties_add_up() {
+        let mut carried = 0.0;
+        let total: u64 = (0..1_000_000).map(|_| whole(&mut carried, 1e-5)).sum();
+        assert!((9..=10).contains(&total));
+    }
+}

@@ -1,0 +1,84 @@
+//! The passing of time: connections that are too slow, channels whose target is to be looked at, jobs that are to be
+//! repeated. Each call does a bounded amount; what is left over is due at once.
+
+use adit_hasher::BatchHash;
+
+use super::config::Limits;
+use super::connection::{Connection, Phase};
+use super::event::CloseReason;
+use super::{Server, ServerOutbox};
+use crate::time::Instant;
+
+/// Connections looked at in one call.
+const CONNECTIONS_MAX: usize = 1_024;
+/// Channels looked at in one call.
+const CHANNELS_MAX: usize = 1_024;
+
+/// When a connection is next to be looked at, and what to close it for if that moment has come.
+fn connection_deadline(connection: &Connection, limits: &Limits) -> (Instant, CloseReason) {
+    match connection.phase {
+        Phase::Setup => (connection.bare_since + limits.setup_timeout, CloseReason::SetupTimeout),
+        Phase::Mining | Phase::Closing => {
+            let idle = connection.heard_at + limits.idle_timeout;
+            let bare = connection.bare_since + limits.first_channel_timeout;
+            if connection.directory.open() == 0 && bare <= idle {
+                (bare, CloseReason::NoChannel)
+            } else {
+                (idle, CloseReason::Idle)
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant, hashes: &impl BatchHash, out: &mut ServerOutbox) {
+        if self.work.renewal().is_some_and(|due| due <= now) {
+            self.work.renew(now);
+            self.fan_out.begin(self.connections.slots());
+        }
+        for _ in 0..CONNECTIONS_MAX {
+            let Some(slot) = self.connection_timers.poll(now) else { break };
+            self.check_connection(slot, now, out);
+        }
+        for _ in 0..CHANNELS_MAX {
+            let Some(slot) = self.channel_timers.poll(now) else { break };
+            self.retarget(slot, now, hashes, out);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let timers = [self.connection_timers.deadline(), self.channel_timers.deadline(), self.work.renewal()];
+        timers.into_iter().flatten().min()
+    }
+
+    /// Sets the timer of a connection whose state changed.
+    pub(super) fn schedule_connection(&mut self, slot: u32) {
+        let Some(connection) = self.connections.get(slot).filter(|c| c.phase != Phase::Closing) else {
+            return;
+        };
+        let (deadline, _) = connection_deadline(connection, &self.config.limits);
+        self.connection_timers.schedule(slot, deadline);
+    }
+
+    /// Sets the timer of a channel whose target is to be watched.
+    pub(super) fn schedule_channel(&mut self, slot: u32) {
+        let Some(channel) = self.channels.get(slot).filter(|channel| channel.open) else { return };
+        if self.config.vardiff.adjust {
+            self.channel_timers.schedule(slot, channel.vardiff.next_check(&self.config.vardiff));
+        }
+    }
+
+    fn check_connection(&mut self, slot: u32, now: Instant, out: &mut ServerOutbox) {
+        let (Some(connection), Some(id)) = (self.connections.get(slot), self.connection_at(slot)) else {
+            return;
+        };
+        let (deadline, reason) = connection_deadline(connection, &self.config.limits);
+        if deadline <= now {
+            self.end_connection(id, reason, now, out);
+        } else {
+            self.connection_timers.schedule(slot, deadline);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Targets after the opening: what the client announces (specification 5.3.7, 5.3.8), what its shares show, and the
+//! SetTarget that says so (specification 5.3.21).
+
+use adit_codec::message::{SetTarget, UpdateChannelError};
+use adit_hasher::{BatchHash, Target};
+
+use super::channel::Cold;
+use super::directory::Lookup;
+use super::event::{ChannelId, ConnectionId};
+use super::open::check_announcement;
+use super::vardiff::{Vardiff, announced_target};
+use super::{ChannelError, Server, ServerOutbox};
+use crate::outbox::Priority;
+use crate::time::Instant;
+
+impl Server {
+    /// UpdateChannel: always answered, with SetTarget or an error.
+    #[allow(clippy::too_many_arguments, reason = "the message's fields and the effects")]
+    pub(super) fn handle_update(
+        &mut self,
+        id: ConnectionId,
+        channel_id: ChannelId,
+        nominal_hash_rate: f32,
+        max_target: Target,
+        now: Instant,
+        hashes: &impl BatchHash,
+        out: &mut ServerOutbox,
+    ) {
+        let Some(connection) = self.mining(id) else { return };
+        let slot = match connection.directory.lookup(self.ids, channel_id) {
+            Lookup::Open(slot) => Ok(slot),
+            // It crossed our CloseChannel, after which nothing is said about the channel.
+            Lookup::Closed => return,
+            Lookup::Unknown => Err(ChannelError::InvalidChannelId),
+        };
+        let checked = slot.and_then(|slot| check_announcement(nominal_hash_rate, &max_target).map(|()| slot));
+        match checked {
+            Ok(slot) => {
+                let target = announced_target(&self.config.vardiff, nominal_hash_rate, &max_target);
+                if let Some(cold) = self.channels.cold_mut(slot) {
+                    cold.set_max_target(max_target);
+                }
+                if let Some(channel) = self.channels.get_mut(slot) {
+                    channel.vardiff = Vardiff::new(now);
+                }
+                self.send_target(id, slot, target, hashes, out);
+                self.schedule_channel(slot);
+            }
+            Err(error) => {
+                let answer =
+                    UpdateChannelError { channel_id: channel_id.0, error_code: error.code().as_bytes() };
+                out.send(id, Priority::Reply, &answer);
+                self.count_error(id, now, out);
+            }
+        }
+    }
+
+    /// Compares a channel's shares with what its target should give, and sends a better one.
+    pub(super) fn retarget(
+        &mut self,
+        slot: u32,
+        now: Instant,
+        hashes: &impl BatchHash,
+        out: &mut ServerOutbox,
+    ) {
+        let Some(max_target) = self.channels.cold(slot).map(Cold::max_target) else { return };
+        let Some(channel) = self.channels.get_mut(slot).filter(|channel| channel.open) else { return };
+        if channel.in_force_since.is_none() {
+            channel.in_force_since = self.work.active_after(channel.target_after);
+        }
+        let wanted = channel.vardiff.poll(&self.config.vardiff, &channel.target, channel.in_force_since, now);
+        let connection = channel.connection;
+        let target = wanted.map(|target| target.min(max_target)).filter(|new| *new != channel.target);
+        if let (Some(target), Some(id)) = (target, self.connection_at(connection)) {
+            self.counters.retargets += 1;
+            self.send_target(id, slot, target, hashes, out);
+        }
+        self.schedule_channel(slot);
+    }
+
+    /// Sends SetTarget to one channel: it binds the jobs that become active from now on.
+    pub(super) fn send_target(
+        &mut self,
+        id: ConnectionId,
+        slot: u32,
+        target: Target,
+        hashes: &impl BatchHash,
+        out: &mut ServerOutbox,
+    ) {
+        self.catch_up(id.slot, hashes, out);
+        let Some(channel) = self.channels.get(slot) else { return };
+        let message = SetTarget { channel_id: channel.id.0, maximum_target: &target.to_le_bytes() };
+        out.send(id, Priority::Work, &message);
+        self.note_target(slot, target);
+    }
+
+    /// A SetTarget for the channel was sent.
+    pub(super) fn note_target(&mut self, slot: u32, target: Target) {
+        if let Some(channel) = self.channels.get_mut(slot) {
+            channel.set_target(target, self.work.head(), self.work.activations());
+        }
+    }
+}
