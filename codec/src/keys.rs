@@ -240,6 +240,14 @@ impl StaticPublicKey {
         Self(curve::x_only(bytes))
     }
 
+    /// Takes an x coordinate, as an authority that is off line is told it.
+    ///
+    /// # Errors
+    /// [`KeyError::NotOnCurve`].
+    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
+        XOnlyPublicKey::from_byte_array(bytes).map(|_| Self(bytes)).map_err(|_| KeyError::NotOnCurve)
+    }
+
     /// The x coordinate.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
