@@ -1,0 +1,56 @@
+//! `adit check`: what a configuration would do.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use super::{Failure, print};
+use crate::config::{Authority, PoolConfig, reference};
+use crate::keys;
+use crate::utc::{Span, Utc};
+
+pub(super) fn run(file: &Path) -> Result<(), Failure> {
+    let config = PoolConfig::load(file)?;
+    print(&describe(file, &config))
+}
+
+fn describe(file: &Path, config: &PoolConfig) -> String {
+    let mut out = reference::effective(&config.settings, &config.lines);
+    let pool = &config.settings.pool;
+    let _ = writeln!(out, "{} is valid. It means:", file.display());
+    let _ = writeln!(out, "- rewards go to {}", config.payout);
+    let cpus: Vec<_> = config.cpus.iter().map(usize::to_string).collect();
+    let count = match cpus.len() {
+        1 => "1 shard serves".to_owned(),
+        count => format!("{count} shards serve"),
+    };
+    let _ = writeln!(out, "- {count} miners on CPU {}", cpus.join(", "));
+    let _ = writeln!(out, "- shares are hashed by {}", config.hasher.describe());
+    let _ = writeln!(out, "- {}", authority(&config.authority));
+    let _ = writeln!(out, "- miners connect to {}", crate::pool_url(config, pool.listen));
+    for warning in &config.warnings {
+        let _ = writeln!(out, "Warning: {warning}");
+    }
+    out
+}
+
+fn authority(authority: &Authority) -> String {
+    match authority {
+        Authority::Present { validity, static_secret, .. } => format!(
+            "the authority's secret is on this machine: certificates for {} are made and renewed by the pool, for {}",
+            Span(validity.as_secs()),
+            if static_secret.is_some() {
+                "the static key in static_key_file"
+            } else {
+                "a static key made at each start"
+            }
+        ),
+        Authority::Absent { certificate_file, .. } => {
+            // It was valid a moment ago; if it has gone since, there is no date to name.
+            let end = keys::read_certificate(certificate_file).map_or_else(
+                |error| error.to_string(),
+                |file| Utc(file.certificate.not_valid_after.into()).to_string(),
+            );
+            format!("the certificate in {} is valid to {end}", certificate_file.display())
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The command line.
+//!
+//! Exit statuses: 0 done, 1 it failed while running, 2 the command line or the configuration is wrong. Results go to
+//! stdout, everything else to stderr.
+
+mod check;
+mod failure;
+mod key;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use failure::Failure;
+
+/// Stratum V2 pool engine.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, about, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration and print what would be used
+    Check {
+        /// The configuration file
+        file: PathBuf,
+    },
+    /// Print the documentation of the configuration, or a file to begin with
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make and look at keys and certificates
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every key with its meaning, unit, default and cost, as Markdown
+    Reference,
+    /// Print a configuration file with every key
+    Example,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream each belongs to.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let done = match arguments.command {
+        Command::Check { file } => check::run(&file),
+        Command::Config(ConfigCommand::Reference) => print(&crate::config::reference::markdown()),
+        Command::Config(ConfigCommand::Example) => print(&crate::config::reference::example()),
+        Command::Key(command) => key::run(command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Writes a result to stdout. A reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::running(format!("stdout cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

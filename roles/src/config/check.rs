@@ -1,0 +1,367 @@
+//! What must fit together: keys with each other, with key files, and with this machine.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey};
+use adit_hasher::Hasher;
+use bitcoin::Network;
+
+use super::{
+    Authority, AuthoritySettings, Chain, Cpus, HasherChoice, Lines, Payout, PoolConfig, Problem, Reading,
+    Settings, cpus,
+};
+use crate::keys;
+use crate::utc::Utc;
+
+/// Problems and warnings as they are found.
+struct Findings {
+    lines: Lines,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn problem(&mut self, section: &'static str, key: &'static str, wrong: impl std::fmt::Display) {
+        self.problems.push(Problem {
+            line: self.lines.of(section, key),
+            message: format!("[{section}] {key}: {wrong}"),
+        });
+    }
+
+    fn is_set(&self, section: &'static str, key: &'static str) -> bool {
+        self.lines.of(section, key).is_some()
+    }
+}
+
+/// Checks what was read from a file with these mode bits that lies in `directory`.
+pub(super) fn check(reading: Reading, directory: &Path, mode: u32) -> Result<PoolConfig, Vec<Problem>> {
+    let Reading { mut settings, lines, problems } = reading;
+    let values_are_sound = problems.is_empty();
+    let mut findings = Findings { lines, problems, warnings: Vec::new() };
+    resolve_paths(&mut settings, directory);
+    check_pool(&settings, &mut findings);
+    check_limits(&mut settings, &mut findings);
+    check_source(&settings, &mut findings);
+    check_secrecy(&settings, mode, &mut findings);
+    let payout = check_payout(&settings, &mut findings);
+    let cpus = check_cpus(&settings, &mut findings);
+    let HasherChoice::Auto = settings.engine.hasher;
+    let hasher = Hasher::detect();
+    // A wrong value elsewhere could make a key file look wrong that is not.
+    let authority = if values_are_sound { check_authority(&settings.authority, &mut findings) } else { None };
+    match (payout, cpus, authority) {
+        (Some(payout), Some(cpus), Some(authority)) if findings.problems.is_empty() => Ok(PoolConfig {
+            settings,
+            lines: findings.lines,
+            payout,
+            authority,
+            cpus,
+            hasher,
+            warnings: findings.warnings,
+        }),
+        _ => Err(findings.problems),
+    }
+}
+
+fn resolve_paths(settings: &mut Settings, directory: &Path) {
+    let resolve = |path: &mut PathBuf| *path = directory.join(&*path);
+    resolve(&mut settings.template_source.data_dir);
+    resolve(&mut settings.journal.dir);
+    let AuthoritySettings { secret_key_file, static_key_file, certificate_file, .. } =
+        &mut settings.authority;
+    [secret_key_file, static_key_file, certificate_file].into_iter().flatten().for_each(resolve);
+}
+
+fn check_pool(settings: &Settings, findings: &mut Findings) {
+    let pool = &settings.pool;
+    if !pool.pool_tag.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        findings.problem("pool", "pool_tag", "only printable ASCII characters");
+    }
+    if let Some(host) = &pool.public_host {
+        let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
+        if host.is_empty() || !(is_name || host.parse::<std::net::Ipv6Addr>().is_ok()) {
+            findings.problem(
+                "pool",
+                "public_host",
+                "a host name or IP address alone is meant, without port and scheme",
+            );
+        }
+    }
+}
+
+/// Limits that the file sets must fit each other; defaults give way to what it sets.
+fn check_limits(settings: &mut Settings, findings: &mut Findings) {
+    let limits = &mut settings.limits;
+    let mut at_most = |part: &mut u32, part_key: &'static str, whole: u32, whole_key: &'static str| {
+        if *part <= whole {
+            return;
+        }
+        if findings.is_set("limits", part_key) {
+            let wrong = format!("{part} is more than {whole_key} = {whole}: lower this or raise that");
+            findings.problem("limits", part_key, wrong);
+        } else {
+            *part = whole;
+        }
+    };
+    at_most(
+        &mut limits.connections_per_address_max,
+        "connections_per_address_max",
+        limits.connections_max,
+        "connections_max",
+    );
+    at_most(
+        &mut limits.channels_per_connection_max,
+        "channels_per_connection_max",
+        limits.channels_max,
+        "channels_max",
+    );
+    for (key, part) in [
+        ("setup_timeout_s", &mut limits.setup_timeout_s),
+        ("first_channel_timeout_s", &mut limits.first_channel_timeout_s),
+    ] {
+        if *part <= limits.idle_timeout_s {
+            continue;
+        }
+        if findings.is_set("limits", key) {
+            let wrong = format!(
+                "{part} is more than idle_timeout_s = {}: it would never be reached",
+                limits.idle_timeout_s
+            );
+            findings.problem("limits", key, wrong);
+        } else {
+            *part = limits.idle_timeout_s;
+        }
+    }
+    if limits.idle_timeout_s < settings.jobs.interval_s {
+        let wrong = format!(
+            "{} is less than [jobs] interval_s = {}: miners that wait for a job would be dropped",
+            limits.idle_timeout_s, settings.jobs.interval_s
+        );
+        findings.problem("limits", "idle_timeout_s", wrong);
+    }
+}
+
+fn check_source(settings: &Settings, findings: &mut Findings) {
+    let source = &settings.template_source;
+    if source.data_dir == settings.journal.dir {
+        findings.problem(
+            "journal",
+            "dir",
+            "the same directory as [template_source] data_dir: give the journal its own",
+        );
+    }
+    let Some(address) = source.rpc_listen else {
+        for (key, set) in
+            [("rpc_user", source.rpc_user.is_some()), ("rpc_password", source.rpc_password.is_some())]
+        {
+            if set {
+                findings.problem(
+                    "template_source",
+                    key,
+                    "set, but rpc_listen is not: there is no JSON-RPC server to log in to",
+                );
+            }
+        }
+        return;
+    };
+    if !address.ip().is_loopback() {
+        findings.problem(
+            "template_source",
+            "rpc_listen",
+            format!("{address} is no loopback address; the server is not encrypted: use 127.0.0.1 or [::1]"),
+        );
+    }
+    if address == settings.pool.listen {
+        findings.problem("template_source", "rpc_listen", "the same address as [pool] listen");
+    }
+    for (key, set) in [
+        ("rpc_user", &source.rpc_user.as_ref().map(String::len)),
+        ("rpc_password", &source.rpc_password.as_ref().map(|secret| secret.0.len())),
+    ] {
+        if set.is_none_or(|len| len == 0) {
+            findings.problem(
+                "template_source",
+                key,
+                "missing or empty, but rpc_listen is set: whoever may log in must be named",
+            );
+        }
+    }
+}
+
+fn check_secrecy(settings: &Settings, mode: u32, findings: &mut Findings) {
+    if mode & 0o077 == 0 {
+        return;
+    }
+    for (section, key, set) in [
+        ("authority", "secret_key", settings.authority.secret_key.is_some()),
+        ("template_source", "rpc_password", settings.template_source.rpc_password.is_some()),
+    ] {
+        if set {
+            let wrong = format!(
+                "a secret, but others than the owner may use this file (mode {mode:04o}): run `chmod 600` on it, and change the secret if others could have read it"
+            );
+            findings.problem(section, key, wrong);
+        }
+    }
+}
+
+fn check_payout(settings: &Settings, findings: &mut Findings) -> Option<Payout> {
+    // If it is missing, that has been said.
+    let _set = findings.lines.of("pool", "payout")?;
+    let network = match settings.template_source.chain {
+        Chain::Regtest => Network::Regtest,
+        Chain::Signet => Network::Signet,
+    };
+    match Payout::parse(&settings.pool.payout, network) {
+        Ok(payout) => Some(payout),
+        Err(wrong) => {
+            findings.problem("pool", "payout", format!("\"{}\": {wrong}", settings.pool.payout));
+            None
+        }
+    }
+}
+
+fn check_cpus(settings: &Settings, findings: &mut Findings) -> Option<Vec<usize>> {
+    let allowed = match cpus::allowed() {
+        Ok(allowed) => allowed,
+        Err(wrong) => {
+            findings.problem("engine", "cpus", wrong);
+            return None;
+        }
+    };
+    match &settings.engine.cpus {
+        Cpus::Auto => Some(cpus::automatic(allowed)),
+        Cpus::List(list) => match list.iter().find(|cpu| !allowed.contains(cpu)) {
+            None => Some(list.clone()),
+            Some(cpu) => {
+                let wrong = format!("CPU {cpu} is not one of those that this process may use: {allowed:?}");
+                findings.problem("engine", "cpus", wrong);
+                None
+            }
+        },
+    }
+}
+
+fn check_authority(settings: &AuthoritySettings, findings: &mut Findings) -> Option<Authority> {
+    let static_secret = match settings.static_key_file.as_deref().map(keys::read_static).transpose() {
+        Ok(secret) => secret,
+        Err(error) => {
+            findings.problem("authority", "static_key_file", error);
+            return None;
+        }
+    };
+    let public = match settings.public_key.as_deref().map(str::parse::<AuthorityPublicKey>).transpose() {
+        Ok(public) => public,
+        Err(error) => {
+            findings.problem("authority", "public_key", error);
+            return None;
+        }
+    };
+    let secret: Option<AuthoritySecretKey> = match (&settings.secret_key_file, &settings.secret_key) {
+        (Some(_), Some(_)) => {
+            findings.problem(
+                "authority",
+                "secret_key",
+                "secret_key_file is set as well: keep one of the two",
+            );
+            return None;
+        }
+        (Some(path), None) => keys::read_authority(path)
+            .map_err(|error| findings.problem("authority", "secret_key_file", error))
+            .ok()?
+            .into(),
+        (None, Some(text)) => text
+            .0
+            .parse::<AuthoritySecretKey>()
+            .map_err(|error| findings.problem("authority", "secret_key", error))
+            .ok()?
+            .into(),
+        (None, None) => None,
+    };
+    match secret {
+        Some(secret) => present(settings, secret, public, static_secret, findings),
+        None => absent(settings, public, static_secret, findings),
+    }
+}
+
+fn present(
+    settings: &AuthoritySettings,
+    secret: AuthoritySecretKey,
+    public: Option<AuthorityPublicKey>,
+    static_secret: Option<keys::StaticSecret>,
+    findings: &mut Findings,
+) -> Option<Authority> {
+    if let Some(public) = public
+        && public != secret.public_key()
+    {
+        findings.problem(
+            "authority",
+            "public_key",
+            format!("{public} does not belong to the secret, whose public key is {}", secret.public_key()),
+        );
+        return None;
+    }
+    if settings.certificate_file.is_some() {
+        findings.problem(
+            "authority",
+            "certificate_file",
+            "the authority's secret is given too, and certificates are made with it: keep one of the two",
+        );
+        return None;
+    }
+    let validity = Duration::from_secs(settings.certificate_validity_s.into());
+    Some(Authority::Present { secret, static_secret, validity })
+}
+
+fn absent(
+    settings: &AuthoritySettings,
+    public: Option<AuthorityPublicKey>,
+    static_secret: Option<keys::StaticSecret>,
+    findings: &mut Findings,
+) -> Option<Authority> {
+    let (Some(public), Some(static_secret), Some(path)) = (public, static_secret, &settings.certificate_file)
+    else {
+        let missing: Vec<_> = [
+            ("public_key", settings.public_key.is_none()),
+            ("static_key_file", settings.static_key_file.is_none()),
+            ("certificate_file", settings.certificate_file.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(key, missing)| missing.then_some(key))
+        .collect();
+        let message = if missing.len() == 3 {
+            "[authority] secret_key_file is missing: make a key with `adit key generate --out authority.key` and name it \
+             here; or, with the secret kept on another machine, set public_key, static_key_file and certificate_file"
+                .to_owned()
+        } else {
+            format!(
+                "[authority] {} missing: without the authority's secret, public_key, static_key_file and certificate_file belong together",
+                missing.join(" and ")
+            )
+        };
+        findings.problems.push(Problem::missing(message));
+        return None;
+    };
+    match check_certificate(path, public, &static_secret) {
+        Ok(warning) => findings.warnings.extend(warning),
+        Err(wrong) => {
+            findings.problem("authority", "certificate_file", wrong);
+            return None;
+        }
+    }
+    Some(Authority::Absent { public, static_secret, certificate_file: path.clone() })
+}
+
+fn check_certificate(
+    path: &Path,
+    public: AuthorityPublicKey,
+    static_secret: &keys::StaticSecret,
+) -> Result<Option<String>, String> {
+    let file = keys::read_certificate(path).map_err(|error| error.to_string())?;
+    let pair = static_secret.key_pair().map_err(|error| error.to_string())?;
+    let now = Utc::now();
+    crate::certificates::verify(&file, public, pair.public_key(), now)
+        .map_err(|wrong| format!("{}: {wrong}", path.display()))?;
+    Ok(crate::certificates::warning(&file.certificate, now))
+}

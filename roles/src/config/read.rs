@@ -1,0 +1,255 @@
+//! From the text of a file to [`Settings`], with every mistake and its line.
+//!
+//! Bounds: a file of at most 1 MiB and at most 50 reported mistakes.
+
+use std::collections::BTreeMap;
+
+use toml::de::{DeTable, DeValue};
+
+use super::problem::Problem;
+use super::setting::Value;
+use super::settings::{FIELDS, Field, Presence, SECTIONS, Settings};
+
+/// The longest configuration file, in bytes.
+pub(super) const FILE_LEN_MAX: u64 = 1 << 20;
+/// Mistakes after which no more are listed.
+const PROBLEMS_MAX: usize = 50;
+
+/// Which line sets which key.
+#[derive(Clone, Debug, Default)]
+pub struct Lines(BTreeMap<(&'static str, &'static str), usize>);
+
+impl Lines {
+    /// The line of a key; none if the file does not set it.
+    pub fn of(&self, section: &'static str, key: &'static str) -> Option<usize> {
+        self.0.get(&(section, key)).copied()
+    }
+}
+
+/// What a file says.
+#[derive(Debug)]
+pub struct Reading {
+    /// The values, defaults where the file has none or a wrong one.
+    pub settings: Settings,
+    /// Where they stand.
+    pub lines: Lines,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads the text of a configuration file.
+pub fn read(text: &str) -> Reading {
+    let mut reading =
+        Reading { settings: Settings::default(), lines: Lines::default(), problems: Vec::new() };
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What comes after a syntax error is guesswork: only the syntax is reported.
+        reading.problems.extend(errors.iter().take(PROBLEMS_MAX).map(|error| {
+            let line = error.span().map_or(1, |span| line_at(text, span.start));
+            Problem::at(line, format!("not TOML: {}", error.message()))
+        }));
+        return reading;
+    }
+    for (key, value) in root.get_ref() {
+        let (name, line) = (key.get_ref().as_ref(), line_at(text, key.span().start));
+        if reading.problems.len() >= PROBLEMS_MAX {
+            break;
+        }
+        match (SECTIONS.iter().find(|section| section.name == name), value.get_ref()) {
+            (Some(section), DeValue::Table(table)) => read_section(text, section.name, table, &mut reading),
+            (Some(_), _) => {
+                reading.problems.push(Problem::at(
+                    line,
+                    format!("{name} is a section: write [{name}] on a line of its own"),
+                ));
+            }
+            (None, found) => reading.problems.push(Problem::at(line, unknown_at_top(name, found.is_table()))),
+        }
+    }
+    check_required(&mut reading);
+    reading
+}
+
+fn read_section(text: &str, section: &'static str, table: &DeTable<'_>, reading: &mut Reading) {
+    for (key, value) in table {
+        if reading.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let (name, line) = (key.get_ref().as_ref(), line_at(text, key.span().start));
+        let Some(field) = super::settings::field(section, name) else {
+            reading.problems.push(Problem::at(line, unknown_key(section, name)));
+            continue;
+        };
+        reading.lines.0.insert((field.section, field.key), line);
+        let value = convert(value.get_ref());
+        if let Err(wrong) =
+            field.kind.check(&value).and_then(|()| (field.set)(&mut reading.settings, value.clone()))
+        {
+            reading
+                .problems
+                .push(Problem::at(line, format!("[{section}] {name} = {}: {wrong}", shown(field, &value))));
+        }
+    }
+}
+
+/// The value for a message; secrets are not repeated.
+fn shown(field: &Field, value: &Value) -> String {
+    const SHOWN_LEN_MAX: usize = 60;
+    if matches!(field.kind, super::Kind::Secret { .. }) {
+        return "(not shown)".to_owned();
+    }
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_LEN_MAX) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+fn check_required(reading: &mut Reading) {
+    for field in FIELDS {
+        if let Presence::Required(example) = field.presence
+            && reading.lines.of(field.section, field.key).is_none()
+        {
+            reading.problems.push(Problem::missing(format!(
+                "[{}] {} is missing, expected {}; for example {} = {example}",
+                field.section, field.key, field.kind, field.key
+            )));
+        }
+    }
+}
+
+fn convert(value: &DeValue<'_>) -> Value {
+    let integer = |value: &DeValue<'_>| {
+        value.as_integer().and_then(|digits| i64::from_str_radix(digits.as_str(), digits.radix()).ok())
+    };
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(_) => {
+            integer(value).map_or(Value::Other("a whole number beyond 64 bits"), Value::Integer)
+        }
+        DeValue::Float(digits) => digits.as_str().parse().map_or(Value::Other("a number"), Value::Number),
+        DeValue::Boolean(truth) => Value::Boolean(*truth),
+        DeValue::Datetime(_) => Value::Other("a date or time"),
+        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Array(items) => items
+            .iter()
+            .map(|item| integer(item.get_ref()))
+            .collect::<Option<_>>()
+            .map_or(Value::Other("a list of other things"), Value::Integers),
+    }
+}
+
+fn unknown_key(section: &str, name: &str) -> String {
+    let here = FIELDS.iter().filter(|field| field.section == section).map(|field| field.key);
+    if let Some(near) = nearest(name, here) {
+        return format!("[{section}] {name}: no such key; did you mean {near}?");
+    }
+    if let Some(field) = FIELDS.iter().find(|field| field.key == name) {
+        return format!("[{section}] {name}: no such key here; it belongs in [{}]", field.section);
+    }
+    if let Some(near) = nearest(name, FIELDS.iter().map(|field| field.key))
+        && let Some(field) = FIELDS.iter().find(|field| field.key == near)
+    {
+        return format!("[{section}] {name}: no such key; did you mean {near} in [{}]?", field.section);
+    }
+    let keys: Vec<_> =
+        FIELDS.iter().filter(|field| field.section == section).map(|field| field.key).collect();
+    format!("[{section}] {name}: no such key; [{section}] has {}", keys.join(", "))
+}
+
+fn unknown_at_top(name: &str, is_table: bool) -> String {
+    if !is_table {
+        if let Some(field) = FIELDS.iter().find(|field| field.key == name) {
+            return format!("{name} stands before any section; it belongs in [{}]", field.section);
+        }
+        if let Some(near) = nearest(name, FIELDS.iter().map(|field| field.key))
+            && let Some(field) = FIELDS.iter().find(|field| field.key == near)
+        {
+            return format!("{name}: no such key; did you mean {near} in [{}]?", field.section);
+        }
+        return format!("{name}: no such key");
+    }
+    match nearest(name, SECTIONS.iter().map(|section| section.name)) {
+        Some(near) => format!("[{name}]: no such section; did you mean [{near}]?"),
+        None => {
+            let names: Vec<_> = SECTIONS.iter().map(|section| format!("[{}]", section.name)).collect();
+            format!("[{name}]: no such section; there are {}", names.join(", "))
+        }
+    }
+}
+
+/// The candidate that was most likely meant; none if all are far.
+fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(2))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The line of a byte, counted from 1.
+fn line_at(text: &str, offset: usize) -> usize {
+    let end = offset.min(text.len());
+    1 + text.as_bytes()[..end].iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn messages(text: &str) -> Vec<(Option<usize>, String)> {
+        read(text).problems.into_iter().map(|problem| (problem.line, problem.message)).collect()
+    }
+
+    #[test]
+    fn several_mistakes_are_found_at_once() {
+        let found = messages("[pool]\npayout = \"raw(51)\"\nlisten = 3333\npool_tga = \"x\"\n[vardif]\n");
+        let lines: Vec<_> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines.len(), 3, "{found:?}");
+        assert!(lines.contains(&Some(3)) && lines.contains(&Some(4)) && lines.contains(&Some(5)));
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_section_is_sent_home() {
+        assert_eq!(
+            messages("[pool]\npayout = \"raw(51)\"\nshares_per_minute = 6\n"),
+            [(Some(3), "[pool] shares_per_minute: no such key here; it belongs in [vardiff]".to_owned())]
+        );
+        assert_eq!(
+            messages("listen = \"x\"\n")[0].1,
+            "listen stands before any section; it belongs in [pool]"
+        );
+    }
+
+    #[test]
+    fn secrets_are_not_repeated() {
+        let long = "k".repeat(200);
+        let found =
+            messages(&format!("[pool]\npayout = \"raw(51)\"\n[authority]\nsecret_key = \"{long}\"\n"));
+        assert!(found[0].1.contains("not shown") && !found[0].1.contains("kkk"), "{found:?}");
+    }
+
+    #[test]
+    fn no_text_makes_it_panic() {
+        for text in [
+            "[",
+            "[pool",
+            "a = ",
+            "[pool]\nlisten = \u{0}",
+            "\u{feff}[pool]",
+            "[[pool]]",
+            "pool.listen = []",
+            "a.b.c = 1",
+        ] {
+            assert!(!read(text).problems.is_empty(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bases_and_underscores() {
+        let reading =
+            read("[pool]\npayout = \"raw(51)\"\nnode_id = 0xff\n[limits]\nconnections_max = 200_000\n");
+        assert_eq!(reading.problems, []);
+        assert_eq!((reading.settings.pool.node_id, reading.settings.limits.connections_max), (255, 200_000));
+    }
+}

@@ -1,0 +1,357 @@
+//! The one table of settings: type, default, range, unit, cost and meaning of every key.
+//!
+//! The structs below, the reader, `adit check`, the example and the reference in `docs/configuration.md` all come from
+//! this table, so that none can say what another does not.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::setting::{Cpus, Kind, Secret, Setting, Value, choice};
+
+/// Whether a key must stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has a default.
+    Default,
+    /// It must be set; here is an example, as TOML.
+    Required(&'static str),
+    /// It may be left out; here is an example, as TOML.
+    Optional(&'static str),
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// The section.
+    pub section: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// What it accepts.
+    pub kind: Kind,
+    /// Whether it must be set.
+    pub presence: Presence,
+    /// Unit of the value.
+    pub unit: &'static str,
+    /// What it means, line by line.
+    pub what: &'static [&'static str],
+    /// What a larger value, or a use of it, costs.
+    pub cost: &'static str,
+    /// Stores a value that `kind` has checked.
+    pub set: fn(&mut Settings, Value) -> Result<(), String>,
+    /// The value as TOML; none if unset.
+    pub show: fn(&Settings) -> Option<Value>,
+}
+
+/// A section of the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about, line by line.
+    pub what: &'static [&'static str],
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Struct:ident {
+            $(
+                $(#[doc = $what:literal])+
+                $key:ident: $ty:ty = $default:expr, $kind:expr, $presence:expr, unit $unit:literal, cost $cost:literal;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $Struct {
+                $(
+                    $(#[doc = $what])+
+                    #[doc = concat!("\n\nUnit: ", $unit, ". Cost: ", $cost)]
+                    pub $key: $ty,
+                )+
+            }
+
+            impl Default for $Struct {
+                fn default() -> Self {
+                    Self { $($key: $default),+ }
+                }
+            }
+        )+
+
+        /// Every setting, as the file gives it or by default. What belongs together is checked by
+        /// [`PoolConfig`](super::PoolConfig).
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub struct Settings {
+            $(
+                $(#[doc = $section_doc])+
+                pub $section: $Struct,
+            )+
+        }
+
+        /// The sections, in the order of the reference.
+        pub const SECTIONS: &[Section] = &[$(Section { name: stringify!($section), what: &[$($section_doc),+] }),+];
+
+        /// Every key, in the order of the reference.
+        pub const FIELDS: &[Field] = &[$($(Field {
+            section: stringify!($section),
+            key: stringify!($key),
+            kind: $kind,
+            presence: $presence,
+            unit: $unit,
+            what: &[$($what),+],
+            cost: $cost,
+            set: |settings, value| {
+                settings.$section.$key = Setting::from_value(value)?;
+                Ok(())
+            },
+            show: |settings| settings.$section.$key.to_value(),
+        }),+),+];
+    };
+}
+
+choice! {
+    /// Where templates come from.
+    SourceKind:
+    /// A node in this process.
+    Embedded = "embedded",
+}
+
+choice! {
+    /// Which chain the pool mines.
+    Chain:
+    /// A private chain with the easiest target: blocks cost two hashes.
+    Regtest = "regtest",
+    /// A private signet whose blocks anyone may make (challenge OP_TRUE): blocks cost about four million hashes.
+    Signet = "signet",
+}
+
+choice! {
+    /// How the log looks.
+    LogFormat:
+    /// A line of text for each event.
+    Human = "human",
+    /// A JSON object on a line for each event.
+    Json = "json",
+}
+
+choice! {
+    /// The least severe events that are logged.
+    LogLevel:
+    /// What the operator must act on.
+    Error = "error",
+    /// What the operator should look at.
+    Warn = "warn",
+    /// What happened.
+    Info = "info",
+    /// Also single connections and channels.
+    Debug = "debug",
+    /// Everything.
+    Trace = "trace",
+}
+
+choice! {
+    /// What hashes shares.
+    HasherChoice:
+    /// The fastest that the CPU has, measured at start.
+    Auto = "auto",
+}
+
+/// The longest time that a setting takes, in seconds: a day.
+const DAY_S: i64 = 86_400;
+
+settings! {
+    /// What the pool is: where it listens and whom it pays.
+    pool: PoolSettings {
+        /// Address on which miners are accepted.
+        listen: SocketAddr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 34254), Kind::Address, Presence::Default,
+            unit "IP:port", cost "none";
+        /// Host name or IP address under which miners reach the pool. It only appears in the line that tells how to point
+        /// a miner at the pool.
+        public_host: Option<String> = None, Kind::Text { len_max: 253 }, Presence::Optional("\"pool.example.org\""),
+            unit "host", cost "none";
+        /// Who gets the reward of a block: an address, or an output descriptor that names one script, such as `addr(...)`,
+        /// `wpkh(...)`, `tr(...)`, `sh(...)`, `raw(...)`. It must belong to the chain that is mined.
+        payout: String = String::new(), Kind::Text { len_max: 4096 },
+            Presence::Required("\"addr(bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080)\""),
+            unit "descriptor", cost "none";
+        /// ASCII text that names the pool in its blocks.
+        pool_tag: String = "/Adit/".to_owned(), Kind::Text { len_max: 50 }, Presence::Default,
+            unit "text", cost "a byte of every coinbase for each character";
+        /// Which machine of the pool this is. Machines of one pool need different numbers: the number is in the extranonce
+        /// and keeps their search spaces apart.
+        node_id: u16 = 0, Kind::Integer { min: 0, max: 65_535 }, Presence::Default,
+            unit "number", cost "none";
+        /// Extensions that a client must support to be served.
+        required_extensions: Vec<u16> = Vec::new(), Kind::Integers { max: 65_535, len_max: 16 }, Presence::Default,
+            unit "extension types", cost "clients without them are refused";
+        /// How long connections may drain when the pool is stopped.
+        shutdown_grace_s: f64 = 5.0, Kind::Number { min: 0.0, max: 60.0 }, Presence::Default,
+            unit "seconds", cost "a stop takes up to this long";
+    }
+
+    /// The threads that serve miners.
+    engine: EngineSettings {
+        /// CPUs that serve miners, one shard (a pinned thread) each. `auto` takes every CPU that the process may use, but
+        /// leaves one to the node and the rest of the program if there are more than two.
+        cpus: Cpus = Cpus::Auto, Kind::Cpus, Presence::Default,
+            unit "CPU numbers", cost "a thread and its buffers for each shard";
+        /// What hashes shares. `auto` measures at start what is fastest.
+        hasher: HasherChoice = HasherChoice::Auto, Kind::Choice(HasherChoice::CHOICES), Presence::Default,
+            unit "name", cost "none";
+    }
+
+    /// The key that proves to miners that this is the pool they mean, and the certificate that the pool shows.
+    ///
+    /// Either give the authority's secret (`secret_key_file` or `secret_key`): certificates are then made and renewed by
+    /// the pool. Or keep the secret on another machine and give `public_key`, `static_key_file` and `certificate_file`: the
+    /// certificate is made there with `adit key certify` and picked up here without a restart.
+    authority: AuthoritySettings {
+        /// The authority's public key, as miners write it. Needed without a secret; beside a secret it is compared with it.
+        public_key: Option<String> = None, Kind::Text { len_max: 96 },
+            Presence::Optional("\"9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72\""),
+            unit "base58check", cost "none";
+        /// File with the authority's secret key, made by `adit key generate`; readable by its owner only.
+        secret_key_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"authority.key\""),
+            unit "path", cost "whoever breaks into this machine can pose as the pool for good";
+        /// The authority's secret key itself. The configuration file must then be readable by its owner only.
+        secret_key: Option<Secret> = None, Kind::Secret { len_max: 96 },
+            Presence::Optional("\"mkD...\""),
+            unit "base58check", cost "as `secret_key_file`, and the secret is wherever this file is copied";
+        /// File with the pool's static key, made by `adit key generate --static`; readable by its owner only. Needed without
+        /// a secret; beside a secret a new key is made at each start unless this is given.
+        static_key_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"static.key\""),
+            unit "path", cost "none";
+        /// File with the certificate of the static key, made by `adit key certify`. Read again every few seconds, and at
+        /// once on SIGHUP.
+        certificate_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"pool.cert\""),
+            unit "path", cost "the certificate must be renewed by hand before it expires";
+        /// How long certificates made by the pool are valid. They are renewed after half of it.
+        certificate_validity_s: u32 = 86_400, Kind::Integer { min: 60, max: 365 * DAY_S }, Presence::Default,
+            unit "seconds", cost "a static key that was stolen can be used for this long";
+    }
+
+    /// How hard shares are.
+    vardiff: VardiffSettings {
+        /// Shares that a channel shall find.
+        shares_per_minute: f64 = 6.0, Kind::Number { min: 0.01, max: 1e9 }, Presence::Default,
+            unit "shares per minute and channel", cost "bandwidth and CPU in proportion; more makes hash rates known sooner";
+        /// Hash rate assumed of a channel that announces none.
+        hash_rate_default: f64 = 1e12, Kind::Number { min: 1.0, max: 1e21 }, Presence::Default,
+            unit "hashes per second", cost "too high: a small miner waits long for its first share; too low: a burst of shares";
+        /// Whether targets follow the shares that arrive. Without it a channel keeps the target of its announced hash rate.
+        adjust: bool = true, Kind::Boolean, Presence::Default,
+            unit "truth value", cost "a SetTarget now and then";
+    }
+
+    /// What miners work on.
+    jobs: JobsSettings {
+        /// The longest time without a new job. A new job takes new targets into effect.
+        interval_s: f64 = 30.0, Kind::Number { min: 1.0, max: 600.0 }, Presence::Default,
+            unit "seconds", cost "a job message to every channel for each interval";
+        /// Whether channels may roll the version bits of BIP323.
+        version_rolling: bool = true, Kind::Boolean, Presence::Default,
+            unit "truth value", cost "without it ASICs run out of work sooner, and some clients leave";
+        /// How far above the specification's bound the time in a share's header may lie: clocks run apart. Bitcoin itself
+        /// refuses blocks two hours ahead.
+        ntime_tolerance_s: u32 = 600, Kind::Integer { min: 0, max: 7_000 }, Presence::Default,
+            unit "seconds", cost "blocks may carry a time that is off by as much";
+    }
+
+    /// What strangers and miners can make the pool do or keep.
+    limits: LimitsSettings {
+        /// Connections in all.
+        connections_max: u32 = 100_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+            unit "connections", cost "memory for each open connection";
+        /// Connections from one IP address. Farms behind one address need more.
+        connections_per_address_max: u32 = 10_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+            unit "connections", cost "one address can take this share of `connections_max`";
+        /// Handshakes begun in a second, in all. Others wait in the kernel's queue.
+        handshakes_per_second_max: u32 = 5_000, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
+            unit "handshakes per second", cost "each takes a CPU 0.1 to 0.2 ms";
+        /// From the connection to the end of the handshake.
+        handshake_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "strangers hold a place for this long";
+        /// From the handshake to SetupConnection.
+        setup_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "a silent peer holds a place for this long";
+        /// Without an open channel, from SetupConnection or from the last channel's close.
+        first_channel_timeout_s: f64 = 60.0, Kind::Number { min: 0.1, max: 3_600.0 }, Presence::Default,
+            unit "seconds", cost "a peer that does not mine holds a place for this long";
+        /// Without any message from the peer. Slow miners find a share seldom.
+        idle_timeout_s: f64 = 900.0, Kind::Number { min: 1.0, max: 86_400.0 }, Presence::Default,
+            unit "seconds", cost "a dead peer holds a place for this long";
+        /// Bytes that may wait for one slow reader before it is dropped.
+        send_buffer_bytes_max: u32 = 262_144, Kind::Integer { min: 4_096, max: 1 << 30 }, Presence::Default,
+            unit "bytes per connection", cost "memory, if many readers are slow at once";
+        /// The longest payload that is accepted in a frame.
+        frame_payload_len_max: u32 = 65_536, Kind::Integer { min: 1_024, max: 16_777_215 }, Presence::Default,
+            unit "bytes", cost "memory for each connection in the middle of such a frame";
+        /// Channels on one connection. Proxies carry a channel for each miner behind them.
+        channels_per_connection_max: u32 = 10_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+            unit "channels", cost "one peer can take this share of `channels_max`";
+        /// Channels on one shard.
+        channels_max: u32 = 1_000_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+            unit "channels per shard", cost "about 256 bytes for each open channel";
+        /// Jobs on one tip for which shares are taken, beside the future ones. The oldest makes room.
+        jobs_max: usize = 16, Kind::Integer { min: 2, max: 1_024 }, Presence::Default,
+            unit "jobs per shard", cost "memory for each job and group";
+        /// Shares on one tip that are kept to find duplicates. More are refused.
+        shares_per_tip_max: u32 = 100_000, Kind::Integer { min: 100, max: 100_000_000 }, Presence::Default,
+            unit "shares per channel", cost "8 to 16 bytes for each share on the present tip";
+        /// Refused shares and invalid requests within `errors_window_s` before a connection is closed.
+        errors_max: u32 = 1_000, Kind::Integer { min: 1, max: 100_000_000 }, Presence::Default,
+            unit "errors per connection", cost "CPU spent on a faulty peer";
+        /// See `errors_max`.
+        errors_window_s: f64 = 60.0, Kind::Number { min: 1.0, max: 86_400.0 }, Presence::Default,
+            unit "seconds", cost "none";
+    }
+
+    /// Where templates come from and blocks go to.
+    template_source: TemplateSourceSettings {
+        /// `embedded`: a node in this process, Bitcoin Core's own validation.
+        kind: SourceKind = SourceKind::Embedded, Kind::Choice(SourceKind::CHOICES), Presence::Default,
+            unit "name", cost "none";
+        /// Which chain. `signet` is a private one whose blocks anyone may make.
+        chain: Chain = Chain::Regtest, Kind::Choice(Chain::CHOICES), Presence::Default,
+            unit "name", cost "none";
+        /// Directory of the node's blocks and state; made if it is missing.
+        data_dir: PathBuf = PathBuf::from("node"), Kind::Path, Presence::Default,
+            unit "path", cost "disk for the chain";
+        /// Loopback address of a JSON-RPC server with Bitcoin Core's names (`getblockcount`, `sendrawtransaction`, ...).
+        /// Without it there is none.
+        rpc_listen: Option<SocketAddr> = None, Kind::Address, Presence::Optional("\"127.0.0.1:18443\""),
+            unit "IP:port", cost "a thread";
+        /// User of the JSON-RPC server.
+        rpc_user: Option<String> = None, Kind::Text { len_max: 128 }, Presence::Optional("\"adit\""),
+            unit "text", cost "none";
+        /// Password of the JSON-RPC server. The configuration file must then be readable by its owner only.
+        rpc_password: Option<Secret> = None, Kind::Secret { len_max: 128 }, Presence::Optional("\"...\""),
+            unit "text", cost "none";
+    }
+
+    /// The record of found blocks.
+    journal: JournalSettings {
+        /// Directory of the journal; made if it is missing. Every solution is on disk here, whatever becomes of it.
+        dir: PathBuf = PathBuf::from("journal"), Kind::Path, Presence::Default,
+            unit "path", cost "a few kilobytes and a sync for each found block";
+    }
+
+    /// What the program says of itself, on stderr.
+    log: LogSettings {
+        /// The least severe events that are written.
+        level: LogLevel = LogLevel::Info, Kind::Choice(LogLevel::CHOICES), Presence::Default,
+            unit "name", cost "`debug` writes lines for each connection and channel";
+        /// `human`: text; `json`: an object on a line for each event.
+        format: LogFormat = LogFormat::Human, Kind::Choice(LogFormat::CHOICES), Presence::Default,
+            unit "name", cost "none";
+        /// How often the status line is written; 0 for never.
+        status_interval_s: u32 = 60, Kind::Integer { min: 0, max: 86_400 }, Presence::Default,
+            unit "seconds", cost "a line each time";
+    }
+}
+
+/// The row of a key.
+pub fn field(section: &str, key: &str) -> Option<&'static Field> {
+    FIELDS.iter().find(|field| field.section == section && field.key == key)
+}

@@ -1,0 +1,266 @@
+//! What a person sees of a wrong configuration, and that example and reference say what the code does.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use adit_roles::config::{self, FIELDS, PoolConfig, Presence, Settings, reference};
+
+/// An authority key's file beside the configuration.
+const AUTHORITY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n\n";
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let key = dir.path().join("authority.key");
+        fs::write(&key, AUTHORITY).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The messages as they are printed, with the file's name alone.
+    fn errors(&self, text: &str) -> String {
+        let file = self.path().join("pool.toml");
+        fs::write(&file, text).unwrap();
+        let Err(error) = PoolConfig::load(&file) else { panic!("this should be refused:\n{text}") };
+        error.to_string().replace(&format!("{}/", self.path().display()), "")
+    }
+
+    fn load(&self, text: &str) -> PoolConfig {
+        let file = self.path().join("pool.toml");
+        fs::write(&file, text).unwrap();
+        PoolConfig::load(&file).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+const SOUND: &str = "[pool]\npayout = \"raw(51)\"\n[authority]\nsecret_key_file = \"authority.key\"\n";
+
+/// The sound configuration with lines added to a section of their own.
+fn with(lines: &str) -> String {
+    format!("{SOUND}{lines}\n")
+}
+
+#[test]
+fn an_unknown_key_names_line_and_nearest_key() {
+    let place = Place::new();
+    assert_eq!(
+        place.errors(&with("[vardiff]\nshares_per_minut = 6")),
+        "pool.toml:6: [vardiff] shares_per_minut: no such key; did you mean shares_per_minute?"
+    );
+    assert_eq!(
+        place.errors(&with("[varidff]")),
+        "pool.toml:5: [varidff]: no such section; did you mean [vardiff]?"
+    );
+    assert_eq!(
+        place.errors(&with("[journal]\nzzz = 1")),
+        "pool.toml:6: [journal] zzz: no such key; [journal] has dir"
+    );
+}
+
+#[test]
+fn a_wrong_type_names_what_was_found_and_what_is_allowed() {
+    let place = Place::new();
+    assert_eq!(
+        place.errors(&with("[limits]\nconnections_max = \"many\"")),
+        "pool.toml:6: [limits] connections_max = \"many\": a string, expected a whole number from 1 to 10000000"
+    );
+    assert_eq!(
+        place.errors(&with("[jobs]\nversion_rolling = 1")),
+        "pool.toml:6: [jobs] version_rolling = 1: a whole number, expected true or false"
+    );
+    assert_eq!(
+        place.errors(&with("[log]\nlevel = \"loud\"")),
+        "pool.toml:6: [log] level = \"loud\": out of range, expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""
+    );
+}
+
+#[test]
+fn out_of_range_names_the_range() {
+    let place = Place::new();
+    assert_eq!(
+        place.errors(&with("[vardiff]\nshares_per_minute = 0")),
+        "pool.toml:6: [vardiff] shares_per_minute = 0: out of range, expected a number from 0.01 to 1e9"
+    );
+    assert_eq!(
+        place.errors(&with("[authority.x]")),
+        "pool.toml:5: [authority] x: no such key; [authority] has public_key, secret_key_file, secret_key, static_key_file, certificate_file, certificate_validity_s"
+    );
+}
+
+#[test]
+fn a_payout_of_another_chain_is_refused() {
+    let place = Place::new();
+    let text = SOUND.replace("raw(51)", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4");
+    assert_eq!(
+        place.errors(&text),
+        "pool.toml:2: [pool] payout: \"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4\": an address of the main chain, but the pool mines regtest; give an address of regtest (bcrt1...), or a script as raw(...)"
+    );
+}
+
+#[test]
+fn missing_sections_say_what_belongs_there() {
+    let place = Place::new();
+    assert_eq!(
+        place.errors("[authority]\nsecret_key_file = \"authority.key\"\n"),
+        "pool.toml: [pool] payout is missing, expected a string of at most 4096 bytes; for example payout = \"addr(bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080)\""
+    );
+    let error = place.errors("[pool]\npayout = \"raw(51)\"\n");
+    assert!(
+        error.starts_with(
+            "pool.toml: [authority] secret_key_file is missing: make a key with `adit key generate"
+        ),
+        "{error}"
+    );
+    let error = place.errors("");
+    assert!(error.contains("[pool] payout is missing"), "{error}");
+}
+
+#[test]
+fn every_mistake_is_listed_in_order_of_lines() {
+    let place = Place::new();
+    let errors = place.errors(
+        "[limits]\nconnections_max = -1\n[pool]\nlisten = \"here\"\nnode_id = 70000\npyout = \"raw(51)\"\n[log]\nformat = 3\n",
+    );
+    let lines: Vec<_> = errors.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(
+        lines,
+        ["pool.toml:2:", "pool.toml:4:", "pool.toml:5:", "pool.toml:6:", "pool.toml:8:", "pool.toml:"],
+        "{errors}"
+    );
+}
+
+#[test]
+fn keys_must_fit_each_other() {
+    let place = Place::new();
+    for (lines, expected) in [
+        (
+            "[limits]\nconnections_max = 10\nconnections_per_address_max = 11",
+            "pool.toml:7: [limits] connections_per_address_max: 11 is more than connections_max = 10: lower this or raise that",
+        ),
+        (
+            "[limits]\nidle_timeout_s = 20",
+            "pool.toml:6: [limits] idle_timeout_s: 20 is less than [jobs] interval_s = 30: miners that wait for a job would be dropped",
+        ),
+        (
+            "[template_source]\nrpc_user = \"x\"",
+            "pool.toml:6: [template_source] rpc_user: set, but rpc_listen is not: there is no JSON-RPC server to log in to",
+        ),
+        (
+            "[journal]\ndir = \"node\"",
+            "pool.toml:6: [journal] dir: the same directory as [template_source] data_dir: give the journal its own",
+        ),
+    ] {
+        assert_eq!(place.errors(&with(lines)), expected);
+    }
+    let error = place.errors(&with("[engine]\ncpus = [1023]"));
+    assert!(error.starts_with("pool.toml:6: [engine] cpus: CPU 1023 is not one of those"), "{error}");
+    let error = place.errors(&with("[template_source]\nrpc_listen = \"0.0.0.0:1\""));
+    assert!(error.contains("no loopback address") && error.contains("rpc_password: missing"), "{error}");
+}
+
+#[test]
+fn defaults_give_way_to_what_is_set() {
+    let config = Place::new().load(&with("[limits]\nconnections_max = 10\nidle_timeout_s = 40"));
+    assert_eq!(config.settings.limits.connections_per_address_max, 10);
+    assert_eq!(config.settings.limits.first_channel_timeout_s, 40.0);
+}
+
+#[test]
+fn secrets_that_others_can_read_are_refused() {
+    let place = Place::new();
+    fs::set_permissions(place.path().join("authority.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(
+        place.errors(SOUND),
+        "pool.toml:4: [authority] secret_key_file: authority.key holds a secret, but others than its owner may use it (mode 0644): run `chmod 600 authority.key`; if others could have read it, make a new key"
+    );
+    let inline = SOUND
+        .replace("secret_key_file = \"authority.key\"", &format!("secret_key = \"{}\"", AUTHORITY.trim()));
+    let file = place.path().join("pool.toml");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = place.errors(&inline);
+    assert!(error.starts_with("pool.toml:4: [authority] secret_key: a secret, but others"), "{error}");
+    assert!(!error.contains(AUTHORITY.trim()));
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    place.load(&inline);
+}
+
+#[test]
+fn key_files_are_told_apart() {
+    let place = Place::new();
+    let public = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
+    assert_eq!(place.load(SOUND).authority.public_key().to_string(), public);
+    place.load(&with(&format!("public_key = \"{public}\"")));
+    let other = adit_roles::keys::generate_authority().public_key();
+    let error = place.errors(&with(&format!("public_key = \"{other}\"")));
+    assert!(error.contains("does not belong to the secret, whose public key is 9auq"), "{error}");
+    let error = place.errors(&with("static_key_file = \"authority.key\""));
+    assert!(error.contains("this is an authority's secret key, expected a pool's static key"), "{error}");
+    let error =
+        place.errors(&format!("[pool]\npayout = \"raw(51)\"\n[authority]\npublic_key = \"{public}\"\n"));
+    assert!(error.contains("static_key_file and certificate_file missing"), "{error}");
+}
+
+#[test]
+fn the_reference_is_the_committed_one() {
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+    let committed = fs::read_to_string(committed).unwrap();
+    assert!(committed == reference::markdown(), "run `adit config reference > docs/configuration.md`");
+}
+
+#[test]
+fn the_example_has_every_key_and_says_the_defaults() {
+    let example = reference::example();
+    let reading = config::read(&example);
+    assert_eq!(reading.problems, []);
+    for field in FIELDS {
+        let set = reading.lines.of(field.section, field.key).is_some();
+        let commented = example.lines().any(|line| line.starts_with(&format!("#{} = ", field.key)));
+        assert!(set != commented, "[{}] {}", field.section, field.key);
+        let (found, default) = ((field.show)(&reading.settings), (field.show)(&Settings::default()));
+        if set && field.presence == Presence::Default {
+            assert_eq!(found, default, "[{}] {}", field.section, field.key);
+        }
+    }
+    let mut settings = reading.settings;
+    settings.pool.payout = String::new();
+    settings.authority.secret_key_file = None;
+    assert_eq!(settings, Settings::default());
+    Place::new().load(&example);
+}
+
+#[test]
+fn the_examples_of_optional_keys_are_sound_too() {
+    let all: String = reference::example()
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let reading = config::read(&all);
+    assert_eq!(reading.problems, []);
+    assert!(FIELDS.iter().all(|field| (field.show)(&reading.settings).is_some()));
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused() {
+    let place = Place::new();
+    let missing = PoolConfig::load(&place.path().join("none.toml")).err().unwrap().to_string();
+    assert!(missing.contains("cannot be read") && missing.contains("adit config example"), "{missing}");
+    let big = place.path().join("big.toml");
+    fs::write(&big, "#".repeat(1 << 21)).unwrap();
+    assert!(PoolConfig::load(&big).err().unwrap().to_string().contains("not a configuration"));
+    let error = place.errors("[pool\n");
+    assert!(error.starts_with("pool.toml:1: not TOML:"), "{error}");
+    let error = place.errors(&format!("{SOUND}[pool]\n"));
+    assert!(error.starts_with("pool.toml:5: not TOML:"), "{error}");
+}
