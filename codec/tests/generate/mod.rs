@@ -31,6 +31,7 @@ pub(crate) fn pieces(kind: MessageKind) -> impl Strategy<Value = Pieces> {
 }
 
 /// Any message with its payload.
+#[allow(dead_code, reason = "some tests go through the messages one by one")]
 pub(crate) fn any_pieces() -> impl Strategy<Value = (MessageKind, Pieces)> {
     proptest::sample::select(MessageKind::ALL).prop_flat_map(|kind| pieces(kind).prop_map(move |p| (kind, p)))
 }
