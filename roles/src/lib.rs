@@ -5,13 +5,16 @@
 //! - [`cli`]: the command line, one module for each command.
 //! - [`config`]: the configuration file, its checks and its reference.
 //! - [`keys`], [`certificates`]: who the pool is, as files, and how that is kept valid.
+//! - [`nodes`]: where templates come from and blocks go; [`journal`]: found blocks on disk.
 //! - [`logging`]: events as lines on stderr.
 
 pub mod certificates;
 pub mod cli;
 pub mod config;
+pub mod journal;
 pub mod keys;
 pub mod logging;
+pub mod nodes;
 pub mod utc;
 
 use std::net::SocketAddr;

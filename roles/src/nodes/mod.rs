@@ -1,0 +1,143 @@
+//! Template sources: where templates and tips come from, and where solutions go.
+//!
+//! A source owns its connection to a node, or the node itself, on threads of its own. It reports in order over one
+//! bounded channel, and answers every solution exactly once; whoever reads slowly or never holds nothing up (each source
+//! says how). The types follow the Template Distribution Protocol (specification chapter 7), so that a node in the same
+//! process, a Bitcoin Core and a remote template provider are the same to the layers above.
+
+mod block;
+pub mod embedded;
+
+use std::fmt;
+use std::sync::Arc;
+
+use adit_hasher::Digest;
+use adit_proto::mining::server::Solution;
+use adit_proto::template::TemplateUpdate;
+use crossbeam::channel::Receiver;
+
+pub use block::{BlockError, TemplateTransactions, assemble_block, coinbase_txid};
+
+/// A node that gives templates and takes blocks.
+pub trait TemplateSource: Send + Sync {
+    /// What the log calls it, for example `embedded regtest`.
+    fn name(&self) -> &str;
+
+    /// The source's reports, oldest first. There is one stream: every call returns the same channel, and each report goes
+    /// to one reader.
+    fn updates(&self) -> Receiver<SourceUpdate>;
+
+    /// Submits a solution. Exactly one answer comes over the returned channel, whatever happens; if the source ends first,
+    /// it is [`Submission::Failed`] or the channel is disconnected, which means the same.
+    ///
+    /// Waits only while more solutions are queued than the source's bound.
+    fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission>;
+
+    /// Submits a whole serialised block: one from the journal, or found elsewhere. Answers like
+    /// [`submit`](Self::submit).
+    fn submit_block(&self, block: Arc<[u8]>) -> Receiver<Submission>;
+
+    /// The transactions of a template, if this source has them at hand: with them a solution becomes a block without the
+    /// source. `None` where the template was forgotten or the node keeps them to itself.
+    fn transactions(&self, template_id: u64) -> Option<TemplateTransactions>;
+
+    /// Ends the source: answers what was submitted, closes the node or the connection, ends its threads.
+    fn shutdown(self: Box<Self>);
+}
+
+/// What a source reports.
+#[derive(Clone, Debug)]
+pub enum SourceUpdate {
+    /// The node can be used; templates follow.
+    Up,
+    /// The node cannot be used any more (or not yet); the templates given so far are of no use until [`Self::Up`].
+    Down {
+        /// What went wrong and, where there is a remedy, what to do.
+        reason: String,
+    },
+    /// A template or a tip, to be handed to every shard.
+    Template(TemplateUpdate),
+    /// A block joined the best chain, whoever found it.
+    BlockConnected {
+        /// Its height.
+        height: u32,
+        /// Its hash.
+        hash: Digest,
+        /// What its coinbase's outputs are worth together.
+        reward_sat: u64,
+    },
+    /// A block left the best chain: its reward is void unless it comes back.
+    BlockDisconnected {
+        /// Its height.
+        height: u32,
+        /// Its hash.
+        hash: Digest,
+    },
+}
+
+/// What became of a solution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submission {
+    /// It is a block of the best chain.
+    Accepted {
+        /// Its height.
+        height: u32,
+        /// Its hash.
+        hash: Digest,
+        /// What its coinbase's outputs are worth together.
+        reward_sat: u64,
+    },
+    /// Its header, size and transactions pass, but another block of its height came first: it is kept beside the best
+    /// chain and earns nothing unless the chain reorganises.
+    Stale {
+        /// Its height.
+        height: u32,
+        /// Its hash.
+        hash: Digest,
+    },
+    /// The node had this very block already.
+    Duplicate {
+        /// Its hash.
+        hash: Digest,
+    },
+    /// The block is invalid.
+    Rejected {
+        /// The node's reason.
+        reason: String,
+    },
+    /// The source does not know the template (any more), so it cannot build the block.
+    UnknownTemplate {
+        /// The template that the solution names.
+        template_id: u64,
+    },
+    /// The node could not be asked: the solution may still be good.
+    Failed {
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl Submission {
+    /// Whether the answer is final. After [`Failed`](Self::Failed) the same block should be submitted again; after
+    /// [`UnknownTemplate`](Self::UnknownTemplate) too, as a whole block or to another node.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self, Self::Failed { .. } | Self::UnknownTemplate { .. })
+    }
+}
+
+impl fmt::Display for Submission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted { height, hash, reward_sat } => {
+                write!(f, "accepted: block {height} {hash}, reward {reward_sat} sat")
+            }
+            Self::Stale { height, hash } => {
+                write!(f, "stale: block {height} {hash} lies beside the best chain")
+            }
+            Self::Duplicate { hash } => write!(f, "duplicate: the node has block {hash} already"),
+            Self::Rejected { reason } => write!(f, "rejected: {reason}"),
+            Self::UnknownTemplate { template_id } => write!(f, "unknown template {template_id}"),
+            Self::Failed { reason } => write!(f, "not submitted: {reason}"),
+        }
+    }
+}
