@@ -1,0 +1,253 @@
+//! Sockets over io_uring: bytes in, bytes out, nothing of what they mean.
+//!
+//! A [`Transport`] belongs to one thread. It holds the sockets as direct descriptors, so they use no file descriptors, in the
+//! tables of one or more [`Ring`]s: the kernel caps a table at RLIMIT_NOFILE, and a transport takes as many rings as its
+//! sockets need. Multishot receives fill buffers that the sockets of a ring share; a [`Handler`] sees the bytes where they lie,
+//! and may change them there. Each socket has at most one send under way, or the order would be lost.
+//!
+//! The life of a socket: [`Transport::attach`]; any number of [`Handler::handle_received`] and sends, each answered by
+//! [`Handler::handle_sent`]; perhaps one [`Handler::handle_ended`]; [`Transport::close`]; [`Handler::handle_closed`],
+//! after which its id is given to another.
+//!
+//! Bounds: sockets (the tables), receive buffers (see [`Sizes`]), work per [`Transport::poll`] ([`Budget`]). What waits to be
+//! sent is the owner's: one buffer per socket is lent to the kernel at a time.
+//!
+//! All `unsafe` of the engine is in this folder.
+
+mod buffers;
+mod listen;
+mod operation;
+mod ring;
+#[cfg(test)]
+mod tests;
+mod wake;
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+pub use listen::{BACKLOG, Listener, Ready};
+pub use ring::{Ring, RingCounters};
+pub use wake::{Waiter, Wake};
+
+/// A socket of a transport; dense, reused after [`Handler::handle_closed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SocketId(pub u32);
+
+impl SocketId {
+    /// For tables of the owner.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Why nothing more will be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The peer closed its side: it may still read.
+    Peer,
+    /// The connection is lost; the error number.
+    Lost(i32),
+}
+
+/// Who owns what the bytes mean.
+pub trait Handler {
+    /// Bytes arrived. They are the handler's until it returns.
+    fn handle_received(&mut self, socket: SocketId, bytes: &mut [u8]);
+    /// The whole buffer of the last send has been taken over by the kernel, or the send has failed (then
+    /// [`Handler::handle_ended`] follows or came before). The buffer comes back.
+    fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>, result: Result<(), i32>);
+    /// Nothing more will be received. Called at most once.
+    fn handle_ended(&mut self, socket: SocketId, ended: Ended);
+    /// The socket is gone, its id free. Follows [`Transport::close`].
+    fn handle_closed(&mut self, socket: SocketId);
+}
+
+/// How large a transport's structures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Sockets that the transport can hold.
+    pub sockets_max: u32,
+    /// Sockets per ring; the kernel allows at most RLIMIT_NOFILE.
+    pub table_len: u32,
+    /// Receive buffers, shared among the rings; rounded up to a power of two per ring.
+    pub buffers: u16,
+    /// Bytes of a receive buffer.
+    pub buffer_len: usize,
+    /// Entries of each submission queue. Ring memory counts against RLIMIT_MEMLOCK: 64 bytes each.
+    pub submissions: u32,
+    /// Entries of each completion queue, 16 bytes each.
+    pub completions: u32,
+}
+
+impl Sizes {
+    /// Sizes for `sockets_max` sockets under the present RLIMIT_NOFILE.
+    #[must_use]
+    pub fn for_sockets(sockets_max: u32) -> Self {
+        let sockets_max = sockets_max.max(1);
+        Self {
+            sockets_max,
+            table_len: open_files_max().min(TABLE_LEN_MAX).min(sockets_max),
+            buffers: 1024,
+            buffer_len: 4096,
+            submissions: 512,
+            completions: 4096,
+        }
+    }
+
+    /// How many rings that takes.
+    #[must_use]
+    pub fn rings(&self) -> u32 {
+        self.sockets_max.div_ceil(self.table_len)
+    }
+}
+
+/// The longest table that is asked for: the kernel allots 8 bytes per entry at once.
+const TABLE_LEN_MAX: u32 = 1 << 17;
+
+/// The most rings of one transport.
+pub const RINGS_MAX: u32 = 64;
+
+/// The soft limit on open files, which also caps each ring's table.
+#[must_use]
+pub fn open_files_max() -> u32 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a live struct of the type that the call fills in.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if result != 0 {
+        return 1024;
+    }
+    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX)
+}
+
+/// The running kernel's version.
+#[must_use]
+pub fn kernel_version() -> Option<(u32, u32)> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// How much one [`Transport::poll`] may do before it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Completions.
+    pub completions: usize,
+    /// Received bytes.
+    pub bytes: usize,
+}
+
+/// The sockets of one thread.
+pub struct Transport {
+    rings: Vec<Ring>,
+    table_len: u32,
+    /// Which ring is served first in the next poll, so that none starves.
+    first: usize,
+}
+
+impl Transport {
+    /// Makes the rings; completions signal `wake`.
+    ///
+    /// # Errors
+    /// io_uring is forbidden (EPERM), missing (ENOSYS), or out of lockable memory (ENOMEM); the table is too long (EMFILE).
+    pub fn new(sizes: Sizes, wake: &Wake) -> io::Result<Self> {
+        let count = sizes.rings();
+        if count > RINGS_MAX {
+            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+        }
+        let mut rings = Vec::with_capacity(count as usize);
+        let buffers = u32::from(sizes.buffers).div_ceil(count).next_power_of_two().clamp(64, 1 << 14);
+        for index in 0..count {
+            let first = index * sizes.table_len;
+            let len = sizes.table_len.min(sizes.sockets_max - first);
+            let buffers = u16::try_from(buffers).expect("clamped to 2^14");
+            rings.push(Ring::new(first, Sizes { table_len: len, buffers, ..sizes }, wake)?);
+        }
+        Ok(Self { rings, table_len: sizes.table_len, first: 0 })
+    }
+
+    /// Takes a connected socket over. Its file descriptor is closed; the socket lives on in the table.
+    ///
+    /// # Errors
+    /// ENFILE if every slot is taken, else as `io_uring_register`.
+    pub fn attach(&mut self, socket: OwnedFd) -> io::Result<SocketId> {
+        let ring = self
+            .rings
+            .iter_mut()
+            .find(|ring| ring.has_room())
+            .ok_or_else(|| io::Error::from_raw_os_error(libc::ENFILE))?;
+        ring.attach(socket)
+    }
+
+    /// Sends all of `buffer`, which comes back with [`Handler::handle_sent`].
+    ///
+    /// # Panics
+    /// If a send of this socket is under way, or the socket is being closed.
+    pub fn send(&mut self, socket: SocketId, buffer: Vec<u8>) {
+        self.ring(socket).send(socket, buffer);
+    }
+
+    /// Tells the peer that nothing more will be sent. Call it when no send is under way.
+    pub fn shutdown_write(&mut self, socket: SocketId) {
+        self.ring(socket).shutdown_write(socket);
+    }
+
+    /// Gives the socket up, whatever is under way. Only [`Handler::handle_closed`] follows, and [`Handler::handle_sent`]
+    /// if a send was under way.
+    pub fn close(&mut self, socket: SocketId) {
+        self.ring(socket).close(socket);
+    }
+
+    /// Submits what waits and hands completions to `handler`, as far as `budget` goes. Returns whether there was anything.
+    ///
+    /// # Errors
+    /// As `io_uring_enter`: the ring is of no use any more.
+    pub fn poll(&mut self, handler: &mut impl Handler, budget: Budget) -> io::Result<bool> {
+        let count = self.rings.len();
+        let share =
+            Budget { completions: (budget.completions / count).max(1), bytes: (budget.bytes / count).max(1) };
+        let mut worked = false;
+        for offset in 0..count {
+            let index = (self.first + offset) % count;
+            worked |= self.rings[index].poll(handler, share)?;
+        }
+        self.first = (self.first + 1) % count;
+        Ok(worked)
+    }
+
+    /// Submits what waits, without looking for completions.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.rings.iter_mut().try_for_each(Ring::submit)
+    }
+
+    /// Lets completions signal the [`Wake`] again. Returns whether it is right to wait now: nothing has completed.
+    pub fn prepare_wait(&mut self) -> bool {
+        self.rings.iter_mut().all(Ring::prepare_wait)
+    }
+
+    /// Sockets that are attached and not yet closed.
+    #[must_use]
+    pub fn sockets(&self) -> u32 {
+        self.rings.iter().map(Ring::sockets).sum()
+    }
+
+    /// Sums over the rings.
+    #[must_use]
+    pub fn counters(&self) -> RingCounters {
+        let mut sum = RingCounters::default();
+        for ring in &self.rings {
+            let counters = ring.counters();
+            sum.buffers_exhausted += counters.buffers_exhausted;
+            sum.overflows += counters.overflows;
+            sum.enters += counters.enters;
+        }
+        sum
+    }
+
+    fn ring(&mut self, socket: SocketId) -> &mut Ring {
+        &mut self.rings[(socket.0 / self.table_len) as usize]
+    }
+}

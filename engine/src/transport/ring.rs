@@ -1,0 +1,457 @@
+//! One io_uring with its table of sockets and its receive buffers.
+//!
+//! Invariants: while an operation of a slot is under way its flag is set, and the slot is not reused; the bytes of a send
+//! are neither changed nor freed before its completion; a ring that is dropped first waits until the kernel has let go of
+//! every buffer, or leaves those buffers to it for ever.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
+
+use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+use super::buffers::{GROUP, ReceiveBuffers};
+use super::operation::{Operation, parse, user_data};
+use super::{Budget, Ended, Handler, Sizes, SocketId, Wake};
+
+/// Completions copied out of the queue at a time.
+const CHUNK: usize = 32;
+
+/// How long a ring that is dropped waits for the kernel.
+const QUIESCE_ROUNDS: u32 = 100;
+const QUIESCE_ROUND_NS: u32 = 10_000_000;
+
+/// What is under way on a slot.
+mod under_way {
+    /// The multishot receive is armed.
+    pub(super) const RECEIVE: u8 = 1;
+    pub(super) const SEND: u8 = 1 << 1;
+    pub(super) const CANCEL: u8 = 1 << 2;
+    pub(super) const SHUTDOWN: u8 = 1 << 3;
+    pub(super) const CLOSE: u8 = 1 << 4;
+    /// Not an operation: the owner wants the socket closed.
+    pub(super) const CLOSING: u8 = 1 << 5;
+    /// Not an operation: a socket is attached.
+    pub(super) const ATTACHED: u8 = 1 << 6;
+    pub(super) const OPERATIONS: u8 = RECEIVE | SEND | CANCEL | SHUTDOWN | CLOSE;
+}
+
+/// A place in the table of direct descriptors.
+#[derive(Default)]
+struct Slot {
+    flags: u8,
+    /// The buffer that is being sent.
+    sending: Vec<u8>,
+    /// How much of it the kernel has taken.
+    sent: usize,
+}
+
+impl Slot {
+    fn is(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Completion {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+/// How often the unusual happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Receives that found no buffer and were armed again.
+    pub buffers_exhausted: u64,
+    /// Rounds in which the completion queue was full; the kernel keeps what did not fit.
+    pub overflows: u64,
+    /// System calls made.
+    pub enters: u64,
+}
+
+/// One io_uring, its direct descriptors and its receive buffers.
+pub struct Ring {
+    io: IoUring,
+    buffers: ReceiveBuffers,
+    /// The first socket id of this ring.
+    first: u32,
+    /// As long as the most sockets that were open at once; the table may be longer.
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    table_len: u32,
+    /// Entries that found the submission queue full; at most two per slot.
+    backlog: VecDeque<squeue::Entry>,
+    /// Slots whose receive found no buffer.
+    starved: Vec<u32>,
+    counters: RingCounters,
+}
+
+impl Ring {
+    /// Makes a ring whose sockets have the ids from `first` on. Of `sizes`, `table_len` and `buffers` are this ring's own.
+    ///
+    /// # Errors
+    /// See [`super::Transport::new`].
+    pub fn new(first: u32, sizes: Sizes, wake: &Wake) -> io::Result<Self> {
+        let mut io = build(sizes)?;
+        io.submitter().register_files_sparse(sizes.table_len)?;
+        // Saves a look-up per system call; without it all works too.
+        let _ = io.submitter().register_ring_fd();
+        io.submitter().register_eventfd(wake.as_fd().as_raw_fd())?;
+        let buffers = ReceiveBuffers::register(&io, sizes.buffers, sizes.buffer_len)?;
+        io.completion().disable_eventfd();
+        Ok(Self {
+            io,
+            buffers,
+            first,
+            slots: Vec::new(),
+            free: Vec::new(),
+            table_len: sizes.table_len,
+            backlog: VecDeque::new(),
+            starved: Vec::new(),
+            counters: RingCounters::default(),
+        })
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        !self.free.is_empty() || self.slots.len() < self.table_len as usize
+    }
+
+    pub(super) fn sockets(&self) -> u32 {
+        u32::try_from(self.slots.len() - self.free.len()).expect("at most table_len")
+    }
+
+    pub(super) fn counters(&self) -> RingCounters {
+        self.counters
+    }
+
+    pub(super) fn attach(&mut self, socket: OwnedFd) -> io::Result<SocketId> {
+        let slot = match self.free.last() {
+            Some(&slot) => slot,
+            None => u32::try_from(self.slots.len()).expect("at most table_len"),
+        };
+        self.io.submitter().register_files_update(slot, &[socket.as_raw_fd()])?;
+        if self.free.pop().is_none() {
+            self.slots.push(Slot::default());
+        }
+        self.slots[slot as usize].flags = under_way::ATTACHED;
+        self.receive(slot);
+        Ok(SocketId(self.first + slot))
+    }
+
+    pub(super) fn send(&mut self, socket: SocketId, buffer: Vec<u8>) {
+        let index = socket.0 - self.first;
+        let slot = &mut self.slots[index as usize];
+        assert!(
+            !slot.is(under_way::SEND | under_way::CLOSING) && slot.is(under_way::ATTACHED),
+            "one send at a time, on an open socket"
+        );
+        slot.flags |= under_way::SEND;
+        slot.sending = buffer;
+        slot.sent = 0;
+        self.send_rest(index);
+    }
+
+    fn send_rest(&mut self, index: u32) {
+        let slot = &self.slots[index as usize];
+        let rest = &slot.sending[slot.sent..];
+        let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
+        // The pointer stays valid until the completion: `sending` is left alone while SEND is set, and moving the slot
+        // moves no heap memory.
+        let entry = opcode::Send::new(Fixed(index), rest.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .user_data(user_data(Operation::Send, index));
+        self.push(entry);
+    }
+
+    pub(super) fn shutdown_write(&mut self, socket: SocketId) {
+        let index = socket.0 - self.first;
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::SHUTDOWN | under_way::CLOSING) {
+            return;
+        }
+        slot.flags |= under_way::SHUTDOWN;
+        let entry = opcode::Shutdown::new(Fixed(index), libc::SHUT_WR)
+            .build()
+            .user_data(user_data(Operation::Shutdown, index));
+        self.push(entry);
+    }
+
+    pub(super) fn close(&mut self, socket: SocketId) {
+        let index = socket.0 - self.first;
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::CLOSING) || !slot.is(under_way::ATTACHED) {
+            return;
+        }
+        slot.flags |= under_way::CLOSING;
+        self.continue_close(index);
+    }
+
+    /// Cancels what is under way on a socket that is to be closed, and closes it once nothing is.
+    fn continue_close(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::RECEIVE | under_way::SEND) {
+            // A cancellation can miss a receive that is just being carried out: it is repeated until none is left.
+            if !slot.is(under_way::CANCEL) {
+                slot.flags |= under_way::CANCEL;
+                let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(index)).all())
+                    .build()
+                    .user_data(user_data(Operation::Cancel, index));
+                self.push(entry);
+            }
+        } else if !slot.is(under_way::OPERATIONS) {
+            slot.flags |= under_way::CLOSE;
+            let entry =
+                opcode::Close::new(Fixed(index)).build().user_data(user_data(Operation::Close, index));
+            self.push(entry);
+        }
+    }
+
+    fn receive(&mut self, index: u32) {
+        self.slots[index as usize].flags |= under_way::RECEIVE;
+        let entry = opcode::RecvMulti::new(Fixed(index), GROUP)
+            .build()
+            .user_data(user_data(Operation::Receive, index));
+        self.push(entry);
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(entry);
+            return;
+        }
+        // SAFETY: every buffer that an entry of this module names lives until its completion (see the invariants above).
+        if unsafe { self.io.submission().push(&entry) }.is_err() {
+            self.backlog.push_back(entry);
+        }
+    }
+
+    /// Submits, and lets the kernel do the work that it has put off for this thread.
+    fn enter(&mut self) -> io::Result<()> {
+        loop {
+            let mut queue = self.io.submission();
+            while let Some(entry) = self.backlog.pop_front() {
+                // SAFETY: as in `push`.
+                if unsafe { queue.push(&entry) }.is_err() {
+                    self.backlog.push_front(entry);
+                    break;
+                }
+            }
+            queue.sync();
+            let overflow = queue.cq_overflow();
+            if queue.is_empty() && !queue.taskrun() && !overflow {
+                return Ok(());
+            }
+            drop(queue);
+            self.counters.overflows += u64::from(overflow);
+            self.counters.enters += 1;
+            match self.io.submit() {
+                // The completion queue is full, or memory is short: completions are taken first, then it goes on.
+                Err(error)
+                    if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::EINTR)) =>
+                {
+                    return Ok(());
+                }
+                result => result?,
+            };
+            if self.backlog.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn submit(&mut self) -> io::Result<()> {
+        let mut queue = self.io.submission();
+        queue.sync();
+        if queue.is_empty() && self.backlog.is_empty() {
+            return Ok(());
+        }
+        drop(queue);
+        self.enter()
+    }
+
+    pub(super) fn poll(&mut self, handler: &mut impl Handler, budget: Budget) -> io::Result<bool> {
+        self.io.completion().disable_eventfd();
+        self.enter()?;
+        let (mut completions, mut bytes) = (0, 0);
+        while completions < budget.completions && bytes < budget.bytes {
+            let mut chunk = [Completion { user_data: 0, result: 0, flags: 0 }; CHUNK];
+            let mut len = 0;
+            for (place, entry) in chunk.iter_mut().zip(self.io.completion()) {
+                *place =
+                    Completion { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() };
+                len += 1;
+            }
+            for completion in &chunk[..len] {
+                bytes += self.handle_completion(*completion, handler);
+            }
+            completions += len;
+            if len < CHUNK {
+                break;
+            }
+        }
+        self.buffers.publish();
+        for index in std::mem::take(&mut self.starved) {
+            if self.slots[index as usize].is(under_way::CLOSING) {
+                self.continue_close(index);
+            } else {
+                self.receive(index);
+            }
+        }
+        Ok(completions > 0)
+    }
+
+    pub(super) fn prepare_wait(&mut self) -> bool {
+        let mut completion = self.io.completion();
+        completion.enable_eventfd();
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        completion.sync();
+        let empty = completion.is_empty();
+        drop(completion);
+        let mut queue = self.io.submission();
+        queue.sync();
+        empty && queue.is_empty() && self.backlog.is_empty() && !queue.taskrun() && !queue.cq_overflow()
+    }
+
+    /// Returns how many bytes were received.
+    fn handle_completion(&mut self, completion: Completion, handler: &mut impl Handler) -> usize {
+        let Some((operation, index)) = parse(completion.user_data) else {
+            return 0;
+        };
+        let result = completion.result;
+        match operation {
+            Operation::Receive => return self.handle_receive(index, completion, handler),
+            Operation::Send => self.handle_send(index, result, handler),
+            Operation::Cancel => self.finish(index, under_way::CANCEL),
+            Operation::Shutdown => self.finish(index, under_way::SHUTDOWN),
+            Operation::Close => {
+                self.slots[index as usize].flags = 0;
+                self.free.push(index);
+                handler.handle_closed(SocketId(self.first + index));
+            }
+        }
+        0
+    }
+
+    fn finish(&mut self, index: u32, flag: u8) {
+        let slot = &mut self.slots[index as usize];
+        slot.flags &= !flag;
+        if slot.is(under_way::CLOSING) {
+            self.continue_close(index);
+        }
+    }
+
+    fn handle_receive(&mut self, index: u32, completion: Completion, handler: &mut impl Handler) -> usize {
+        let socket = SocketId(self.first + index);
+        let closing = self.slots[index as usize].is(under_way::CLOSING);
+        let len = usize::try_from(completion.result).unwrap_or(0);
+        if let Some(id) = cqueue::buffer_select(completion.flags) {
+            if len > 0 && !closing {
+                handler.handle_received(socket, self.buffers.lent(id, len));
+            }
+            self.buffers.give_back(id);
+        }
+        if cqueue::more(completion.flags) {
+            if closing {
+                self.continue_close(index);
+            }
+            return len;
+        }
+        self.slots[index as usize].flags &= !under_way::RECEIVE;
+        if closing {
+            self.continue_close(index);
+            return len;
+        }
+        match -completion.result {
+            ..0 => self.receive(index),
+            0 => handler.handle_ended(socket, Ended::Peer),
+            libc::ENOBUFS => {
+                self.counters.buffers_exhausted += 1;
+                self.starved.push(index);
+            }
+            libc::EINTR | libc::EAGAIN | libc::ENOMEM => self.starved.push(index),
+            error => handler.handle_ended(socket, Ended::Lost(error)),
+        }
+        len
+    }
+
+    fn handle_send(&mut self, index: u32, result: i32, handler: &mut impl Handler) {
+        let slot = &mut self.slots[index as usize];
+        let closing = slot.is(under_way::CLOSING);
+        let outcome = match usize::try_from(result) {
+            Ok(sent) => {
+                slot.sent += sent;
+                if slot.sent < slot.sending.len() && !closing {
+                    return self.send_rest(index);
+                }
+                Ok(())
+            }
+            Err(_) if matches!(-result, libc::EINTR | libc::EAGAIN) && !closing => {
+                return self.send_rest(index);
+            }
+            Err(_) => Err(-result),
+        };
+        let buffer = std::mem::take(&mut slot.sending);
+        self.finish(index, under_way::SEND);
+        handler.handle_sent(SocketId(self.first + index), buffer, outcome);
+    }
+}
+
+/// Takes completions and forgets them: the end of a ring.
+struct Discard;
+
+impl Handler for Discard {
+    fn handle_received(&mut self, _: SocketId, _: &mut [u8]) {}
+    fn handle_sent(&mut self, _: SocketId, _: Vec<u8>, _: Result<(), i32>) {}
+    fn handle_ended(&mut self, _: SocketId, _: Ended) {}
+    fn handle_closed(&mut self, _: SocketId) {}
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        for index in 0..u32::try_from(self.slots.len()).expect("at most table_len") {
+            self.close(SocketId(self.first + index));
+        }
+        let patience = Timespec::from(Duration::from_nanos(QUIESCE_ROUND_NS.into()));
+        for _ in 0..QUIESCE_ROUNDS {
+            let budget = Budget { completions: usize::MAX, bytes: usize::MAX };
+            let polled = self.poll(&mut Discard, budget);
+            if self.sockets() == 0 || polled.is_err() {
+                break;
+            }
+            let _ = self.io.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&patience));
+        }
+        if self.sockets() > 0 {
+            self.buffers.leak();
+            for slot in &mut self.slots {
+                std::mem::forget(std::mem::take(&mut slot.sending));
+            }
+        }
+    }
+}
+
+/// The leanest kind of ring that the kernel has: DEFER_TASKRUN came with 6.1.
+fn build(sizes: Sizes) -> io::Result<IoUring> {
+    let builder = |defer: bool| {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_cqsize(sizes.completions)
+            .setup_submit_all()
+            .setup_clamp()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_taskrun_flag()
+            .dontfork();
+        if defer {
+            builder.setup_defer_taskrun();
+        }
+        builder.build(sizes.submissions)
+    };
+    match builder(true) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => builder(false),
+        result => result,
+    }
+}

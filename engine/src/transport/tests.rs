@@ -1,0 +1,281 @@
+//! The transport against plain sockets: an echo, and everything that a peer can do to it.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const BUDGET: Budget = Budget { completions: 64, bytes: 1 << 20 };
+
+/// Sends back what it receives, one send per socket at a time.
+#[derive(Default)]
+struct Echo {
+    waiting: HashMap<SocketId, Vec<u8>>,
+    sending: HashMap<SocketId, usize>,
+    ended: Vec<(SocketId, Ended)>,
+    closed: Vec<SocketId>,
+    received: usize,
+    send_errors: Vec<i32>,
+    /// Receive only.
+    silent: bool,
+}
+
+impl Handler for Echo {
+    fn handle_received(&mut self, socket: SocketId, bytes: &mut [u8]) {
+        self.received += bytes.len();
+        bytes.iter_mut().for_each(|byte| *byte = !*byte);
+        if !self.silent {
+            self.waiting.entry(socket).or_default().extend_from_slice(bytes);
+        }
+    }
+
+    fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>, result: Result<(), i32>) {
+        assert_eq!(self.sending.remove(&socket), Some(buffer.len()));
+        self.send_errors.extend(result.err());
+    }
+
+    fn handle_ended(&mut self, socket: SocketId, ended: Ended) {
+        self.ended.push((socket, ended));
+    }
+
+    fn handle_closed(&mut self, socket: SocketId) {
+        self.closed.push(socket);
+    }
+}
+
+struct Bench {
+    transport: Transport,
+    echo: Echo,
+    listener: TcpListener,
+    _wake: Wake,
+}
+
+impl Bench {
+    fn new(sizes: Sizes) -> Self {
+        let wake = Wake::new().unwrap();
+        let transport = Transport::new(sizes, &wake).unwrap();
+        Self {
+            transport,
+            echo: Echo::default(),
+            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
+            _wake: wake,
+        }
+    }
+
+    fn connect(&mut self) -> (TcpStream, SocketId) {
+        let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (server, _) = self.listener.accept().unwrap();
+        (client, self.transport.attach(OwnedFd::from(server)).unwrap())
+    }
+
+    fn step(&mut self) {
+        self.transport.poll(&mut self.echo, BUDGET).unwrap();
+        let ready: Vec<_> =
+            self.echo.waiting.keys().filter(|id| !self.echo.sending.contains_key(id)).copied().collect();
+        for id in ready {
+            let bytes = self.echo.waiting.remove(&id).unwrap();
+            self.echo.sending.insert(id, bytes.len());
+            self.transport.send(id, bytes);
+        }
+        self.transport.submit().unwrap();
+    }
+
+    fn run_until(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done(self) {
+            assert!(Instant::now() < deadline, "the transport did not get there");
+            self.step();
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn small() -> Sizes {
+    Sizes { sockets_max: 64, table_len: 64, buffers: 64, buffer_len: 512, submissions: 16, completions: 64 }
+}
+
+#[test]
+fn echoes_in_order_on_many_sockets_and_several_rings() {
+    // Seven sockets per table, and far fewer entries and buffers than operations.
+    let mut bench = Bench::new(Sizes { table_len: 7, ..small() });
+    let mut clients: Vec<_> = (0..60).map(|_| bench.connect()).collect();
+    let ids: std::collections::HashSet<_> = clients.iter().map(|(_, id)| *id).collect();
+    assert_eq!(ids.len(), 60);
+    for (index, (client, _)) in clients.iter_mut().enumerate() {
+        let message: Vec<u8> = (0..5000u32).map(|byte| (byte as usize * 7 + index) as u8).collect();
+        client.write_all(&message).unwrap();
+    }
+    bench.run_until(|bench| {
+        bench.echo.received == 60 * 5000 && bench.echo.waiting.is_empty() && bench.echo.sending.is_empty()
+    });
+    for (index, (client, _)) in clients.iter_mut().enumerate() {
+        let mut answer = vec![0; 5000];
+        client.read_exact(&mut answer).unwrap();
+        assert!(answer.iter().enumerate().all(|(byte, &value)| value == !((byte * 7 + index) as u8)));
+    }
+    assert_eq!(bench.transport.sockets(), 60);
+}
+
+#[test]
+fn a_full_table_refuses_and_a_closed_slot_is_reused() {
+    let mut bench = Bench::new(Sizes { sockets_max: 3, table_len: 2, ..small() });
+    let mut held: VecDeque<_> = (0..3).map(|_| bench.connect()).collect();
+    let extra = TcpStream::connect(bench.listener.local_addr().unwrap()).unwrap();
+    let (server, _) = bench.listener.accept().unwrap();
+    let refused = bench.transport.attach(OwnedFd::from(server)).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::ENFILE));
+    drop(extra);
+    for _ in 0..50 {
+        let (mut client, id) = held.pop_front().unwrap();
+        bench.transport.close(id);
+        bench.transport.close(id);
+        bench.run_until(|bench| bench.echo.closed.last() == Some(&id));
+        assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+        let (client, reused) = bench.connect();
+        assert_eq!(reused, id);
+        held.push_back((client, reused));
+        bench.echo.closed.clear();
+    }
+    assert_eq!(bench.transport.sockets(), 3);
+}
+
+#[test]
+fn reports_a_half_close_and_still_sends() {
+    let mut bench = Bench::new(small());
+    let (mut client, id) = bench.connect();
+    client.write_all(b"last words").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    bench.run_until(|bench| !bench.echo.ended.is_empty() && bench.echo.sending.is_empty());
+    assert_eq!(bench.echo.ended, [(id, Ended::Peer)]);
+    let mut answer = [0; 10];
+    client.read_exact(&mut answer).unwrap();
+    bench.transport.close(id);
+    bench.run_until(|bench| bench.echo.closed == [id]);
+}
+
+#[test]
+fn reports_a_reset() {
+    let mut bench = Bench::new(small());
+    let (client, id) = bench.connect();
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: the option's value is a live `linger` of the stated size.
+    let result = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::setsockopt(
+            client.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as u32,
+        )
+    };
+    assert_eq!(result, 0);
+    drop(client);
+    bench.run_until(|bench| !bench.echo.ended.is_empty());
+    assert_eq!(bench.echo.ended, [(id, Ended::Lost(libc::ECONNRESET))]);
+    bench.transport.close(id);
+    bench.run_until(|bench| bench.echo.closed == [id]);
+}
+
+/// A quarter of a megabyte from each of four sockets through 64 buffers of 16 bytes, read in the pace of a slow machine.
+fn squeeze(completions: u32) -> RingCounters {
+    let mut bench = Bench::new(Sizes { buffer_len: 16, completions, submissions: 4, ..small() });
+    bench.echo.silent = true;
+    let clients: Vec<_> = (0..4).map(|_| bench.connect().0).collect();
+    let writers: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            std::thread::spawn(move || {
+                client.write_all(&vec![7; 1 << 18]).unwrap();
+                client
+            })
+        })
+        .collect();
+    bench.run_until(|bench| {
+        std::thread::sleep(Duration::from_micros(50));
+        bench.echo.received == 4 << 18
+    });
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    bench.transport.counters()
+}
+
+#[test]
+fn runs_out_of_buffers_and_recovers() {
+    let counters = squeeze(4096);
+    assert!(counters.buffers_exhausted > 0, "the test must exhaust the buffers: {counters:?}");
+}
+
+#[test]
+fn overflows_the_completion_queue_and_recovers() {
+    let counters = squeeze(16);
+    assert!(counters.overflows > 0, "the test must overflow the queue: {counters:?}");
+}
+
+#[test]
+fn closes_under_a_send_that_nobody_reads_and_under_a_flood() {
+    let mut bench = Bench::new(small());
+    bench.echo.silent = true;
+    let (_client, reader) = bench.connect();
+    bench.echo.sending.insert(reader, 32 << 20);
+    bench.transport.send(reader, vec![1; 32 << 20]);
+    let (mut flooding, flooded) = bench.connect();
+    let flood = std::thread::spawn(move || while flooding.write_all(&[9; 4096]).is_ok() {});
+    bench.run_until(|bench| bench.echo.received > 1 << 20);
+    assert!(bench.echo.sending.contains_key(&reader), "32 MiB do not fit into the kernel");
+    bench.transport.close(reader);
+    bench.transport.close(flooded);
+    bench.run_until(|bench| bench.echo.closed.len() == 2);
+    assert!(bench.echo.sending.is_empty(), "the buffer came back");
+    flood.join().unwrap();
+    assert_eq!(bench.transport.sockets(), 0);
+}
+
+#[test]
+fn is_dropped_with_sockets_open_and_a_send_under_way() {
+    let mut bench = Bench::new(small());
+    let (mut client, reader) = bench.connect();
+    bench.transport.send(reader, vec![1; 32 << 20]);
+    bench.transport.submit().unwrap();
+    let begun = Instant::now();
+    drop(bench);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let mut count = 0;
+    let mut bytes = vec![0; 1 << 20];
+    while let Ok(len @ 1..) = client.read(&mut bytes) {
+        assert!(bytes[..len].iter().all(|&byte| byte == 1));
+        count += len;
+    }
+    assert!(count < 32 << 20);
+}
+
+#[test]
+fn a_completion_signals_the_wake_while_waiting() {
+    let wake = Wake::new().unwrap();
+    let mut transport = Transport::new(small(), &wake).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    transport.attach(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+    let mut echo = Echo { silent: true, ..Echo::default() };
+    for round in 1..=20 {
+        while transport.poll(&mut echo, BUDGET).unwrap() || !transport.prepare_wait() {}
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            client.write_all(b"x").unwrap();
+            client
+        });
+        let mut poll = libc::pollfd { fd: wake.raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one initialised entry whose descriptor is open.
+        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1, "no signal in round {round}");
+        wake.drain();
+        client = writer.join().unwrap();
+        while echo.received < round {
+            transport.poll(&mut echo, BUDGET).unwrap();
+        }
+    }
+}
