@@ -1,0 +1,218 @@
+//! Why a connection ended, in the words of the log.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use adit_codec::noise::DeframeError;
+use adit_proto::mining::server::{CloseReason, ProtocolFault};
+
+/// Why a connection ended. One line in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndReason {
+    /// The peer closed it.
+    PeerClosed,
+    /// It broke; the system's error number.
+    Lost(i32),
+    /// No complete first act of the handshake in time.
+    HandshakeTimeout(Duration),
+    /// More bytes than the first act of the handshake has: the peer speaks something else.
+    HandshakeTooLong,
+    /// Refused because there is no valid certificate to show.
+    NoValidCertificate,
+    /// A frame that does not open, or announces too long a payload.
+    Frame(DeframeError),
+    /// The peer did not read what it was sent.
+    SlowReader {
+        /// Bytes that waited.
+        waiting: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The server's own reasons.
+    Server(CloseReason),
+    /// The engine is shutting down.
+    Shutdown,
+    /// A fault of the engine's own; it names what failed.
+    Internal(&'static str),
+}
+
+/// The kinds of [`EndReason`], for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum EndKind {
+    /// See [`EndReason::PeerClosed`].
+    PeerClosed,
+    /// See [`EndReason::Lost`].
+    Lost,
+    /// See [`EndReason::HandshakeTimeout`].
+    HandshakeTimeout,
+    /// See [`EndReason::HandshakeTooLong`].
+    HandshakeTooLong,
+    /// See [`EndReason::NoValidCertificate`].
+    NoValidCertificate,
+    /// A frame that does not open.
+    FrameSeal,
+    /// A frame that is too long.
+    FrameTooLong,
+    /// See [`EndReason::SlowReader`].
+    SlowReader,
+    /// [`CloseReason::Protocol`].
+    Protocol,
+    /// [`CloseReason::SetupRefused`] and [`CloseReason::ExtensionRequired`].
+    SetupRefused,
+    /// [`CloseReason::SetupTimeout`].
+    SetupTimeout,
+    /// [`CloseReason::NoChannel`].
+    NoChannel,
+    /// [`CloseReason::Idle`].
+    Idle,
+    /// [`CloseReason::TooManyErrors`].
+    TooManyErrors,
+    /// [`CloseReason::Operator`].
+    Operator,
+    /// See [`EndReason::Shutdown`].
+    Shutdown,
+    /// See [`EndReason::Internal`].
+    Internal,
+}
+
+impl EndKind {
+    /// How many there are.
+    pub const COUNT: usize = 17;
+    /// Every one, in order of its discriminant.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::PeerClosed,
+        Self::Lost,
+        Self::HandshakeTimeout,
+        Self::HandshakeTooLong,
+        Self::NoValidCertificate,
+        Self::FrameSeal,
+        Self::FrameTooLong,
+        Self::SlowReader,
+        Self::Protocol,
+        Self::SetupRefused,
+        Self::SetupTimeout,
+        Self::NoChannel,
+        Self::Idle,
+        Self::TooManyErrors,
+        Self::Operator,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
+    /// A name for metrics and summaries.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PeerClosed => "closed by the peer",
+            Self::Lost => "connection lost",
+            Self::HandshakeTimeout => "handshake timeout",
+            Self::HandshakeTooLong => "no Noise handshake",
+            Self::NoValidCertificate => "no valid certificate",
+            Self::FrameSeal => "frame does not open",
+            Self::FrameTooLong => "frame too long",
+            Self::SlowReader => "slow reader",
+            Self::Protocol => "protocol fault",
+            Self::SetupRefused => "setup refused",
+            Self::SetupTimeout => "setup timeout",
+            Self::NoChannel => "no channel",
+            Self::Idle => "idle",
+            Self::TooManyErrors => "too many errors",
+            Self::Operator => "closed by the operator",
+            Self::Shutdown => "shutdown",
+            Self::Internal => "internal fault",
+        }
+    }
+}
+
+impl EndReason {
+    /// Which counter it belongs to.
+    #[must_use]
+    pub const fn kind(&self) -> EndKind {
+        match self {
+            Self::PeerClosed => EndKind::PeerClosed,
+            Self::Lost(_) => EndKind::Lost,
+            Self::HandshakeTimeout(_) => EndKind::HandshakeTimeout,
+            Self::HandshakeTooLong => EndKind::HandshakeTooLong,
+            Self::NoValidCertificate => EndKind::NoValidCertificate,
+            Self::Frame(DeframeError::PayloadTooLong { .. }) => EndKind::FrameTooLong,
+            Self::Frame(_) => EndKind::FrameSeal,
+            Self::SlowReader { .. } => EndKind::SlowReader,
+            Self::Server(reason) => match reason {
+                CloseReason::Protocol(_) => EndKind::Protocol,
+                CloseReason::SetupRefused(_) | CloseReason::ExtensionRequired(_) => EndKind::SetupRefused,
+                CloseReason::SetupTimeout => EndKind::SetupTimeout,
+                CloseReason::NoChannel => EndKind::NoChannel,
+                CloseReason::Idle => EndKind::Idle,
+                CloseReason::TooManyErrors => EndKind::TooManyErrors,
+                CloseReason::Operator => EndKind::Operator,
+            },
+            Self::Shutdown => EndKind::Shutdown,
+            Self::Internal(_) => EndKind::Internal,
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PeerClosed => f.write_str("closed by the peer"),
+            Self::Lost(error) => write!(f, "lost: {}", io::Error::from_raw_os_error(*error)),
+            Self::HandshakeTimeout(timeout) => {
+                write!(f, "no handshake within {} s", timeout.as_secs_f32())
+            }
+            Self::HandshakeTooLong => {
+                f.write_str("no Noise handshake: sent more than its first act before it was answered")
+            }
+            Self::NoValidCertificate => f.write_str("refused: the pool has no valid certificate to show"),
+            Self::Frame(error) => error.fmt(f),
+            Self::SlowReader { waiting, max } => {
+                write!(f, "does not read: {waiting} bytes wait to be sent, at most {max}")
+            }
+            Self::Server(reason) => write_close_reason(reason, f),
+            Self::Shutdown => f.write_str("the pool shuts down"),
+            Self::Internal(what) => write!(f, "internal fault: {what}"),
+        }
+    }
+}
+
+fn write_close_reason(reason: &CloseReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match reason {
+        CloseReason::Protocol(ProtocolFault::Malformed(error)) => write!(f, "malformed message: {error}"),
+        CloseReason::Protocol(ProtocolFault::Unexpected(name)) => write!(f, "{name} has no place here"),
+        CloseReason::SetupRefused(code) => write!(f, "setup refused: {code}"),
+        CloseReason::ExtensionRequired(extension) => {
+            write!(f, "setup refused: extension {extension:#06x} is required and was not requested")
+        }
+        CloseReason::SetupTimeout => f.write_str("no SetupConnection in time"),
+        CloseReason::NoChannel => f.write_str("had no open channel for too long"),
+        CloseReason::Idle => f.write_str("sent nothing for too long"),
+        CloseReason::TooManyErrors => f.write_str("too many refused shares or invalid requests"),
+        CloseReason::Operator => f.write_str("closed by the operator"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_indexed_by_discriminant() {
+        for (index, kind) in EndKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+        }
+    }
+
+    #[test]
+    fn reasons_read_like_sentences() {
+        assert_eq!(
+            EndReason::Lost(libc::ECONNRESET).to_string(),
+            "lost: Connection reset by peer (os error 104)"
+        );
+        assert_eq!(
+            EndReason::SlowReader { waiting: 12, max: 10 }.to_string(),
+            "does not read: 12 bytes wait to be sent, at most 10"
+        );
+    }
+}

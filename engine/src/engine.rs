@@ -1,0 +1,389 @@
+//! Starting an engine, talking to it, ending it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use adit_hasher::Hasher;
+use adit_proto::mining::server::{CommandError, ServerConfig, ShardId, Solution};
+use adit_proto::template::TemplateUpdate;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::utils::CachePadded;
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::acceptor::Acceptor;
+use crate::counters::{CounterBoard, EngineCounters, ShardCounters};
+use crate::error::StartError;
+use crate::identity::{Identity, IdentityCell};
+use crate::limits::EngineLimits;
+use crate::log::LogEvent;
+use crate::shard::{Command, Done, Shard, ShardConfig};
+use crate::topology::{Links, PendingCommand, SHARDS_MAX, ShardDoor, ShardLinks, Stop};
+use crate::transport::{Listener, RINGS_MAX, Sizes, Wake, kernel_version, open_files_max};
+
+/// Memory that a shard's executor registers for file IO. Its default, 10 MiB, does not fit under the usual memlock limit.
+const EXECUTOR_MEMORY: usize = 64 << 10;
+/// Entries of the executor's own rings: it awaits an eventfd, timers and the share log's files.
+const EXECUTOR_RING_DEPTH: usize = 32;
+/// How long a shard may take to come up.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Bits of the extranonce prefix that count channels.
+const SLOT_BITS: u32 = 40;
+/// Sockets beyond `connections_max` for which a shard has room: those that are closing still hold theirs.
+const CLOSING_ROOM: u32 = 1024;
+/// How long the caller of a command waits for its shard.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Where miners connect; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// CPUs, one shard each.
+    pub cpus: Vec<usize>,
+    /// Settings of the servers; the shard's number and the first slot are filled in.
+    pub server: ServerConfig,
+    /// Hashes shares.
+    pub hasher: Hasher,
+    /// Bounds.
+    pub limits: EngineLimits,
+}
+
+/// The engine's beginning.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine;
+
+impl Engine {
+    /// Starts shards and acceptor. Miners are served from then on; they get work with the first template.
+    ///
+    /// # Errors
+    /// [`StartError`], which says what to do; nothing is left running.
+    pub fn start(config: EngineConfig, identity: Identity) -> Result<EngineHandle, StartError> {
+        let shards = config.cpus.len();
+        if shards == 0 || shards > SHARDS_MAX {
+            return Err(StartError::Shards { found: shards, max: SHARDS_MAX });
+        }
+        if let Some((major, minor)) = kernel_version().filter(|(major, _)| *major < 6) {
+            return Err(StartError::KernelTooOld { major, minor });
+        }
+        let sizes = Sizes::for_sockets(config.limits.connections_max.saturating_add(CLOSING_ROOM));
+        if sizes.rings() > RINGS_MAX {
+            let connections_max = config.limits.connections_max;
+            return Err(StartError::OpenFilesTooFew { connections_max, open_files_max: open_files_max() });
+        }
+        let system = |what| move |error| StartError::System { what, error };
+        let acceptor_wake = Arc::new(Wake::new().map_err(system("make an eventfd"))?);
+        let listener =
+            Listener::bind(config.listen, config.limits.delivery_timeout, Arc::clone(&acceptor_wake))
+                .map_err(|error| StartError::Listen { address: config.listen, error })?;
+        let local_addr = listener.local_addr().map_err(system("read the listening address"))?;
+
+        let board = CounterBoard::new(shards);
+        let stop = Arc::new(Stop::default());
+        let identity = Arc::new(IdentityCell::new(identity));
+        let links = Links::new(shards, &board, &identity, &stop).map_err(system("make an eventfd"))?;
+        let mut handle = EngineHandle {
+            local_addr,
+            doors: links.doors,
+            solutions: links.solutions,
+            log: links.log.1,
+            board,
+            identity,
+            stop,
+            acceptor_wake,
+            templates: Mutex::new(()),
+            threads: Threads { shards: Vec::new(), acceptor: None },
+        };
+        // From here on a failure drops the handle, which ends and joins what was started.
+        let origin = Instant::now();
+        for (index, (cpu, links)) in config.cpus.iter().zip(links.shards).enumerate() {
+            let thread = start_shard(index, *cpu, &config, sizes, origin, links)?;
+            handle.threads.shards.push(thread);
+        }
+        let acceptor = Acceptor::new(
+            listener,
+            handle.doors.clone(),
+            config.limits,
+            Arc::clone(&handle.board.acceptor),
+            links.log.0,
+            Arc::clone(&handle.stop),
+        );
+        let thread = std::thread::Builder::new()
+            .name("adit-acceptor".into())
+            .spawn(move || acceptor.run())
+            .map_err(system("start the acceptor's thread"))?;
+        handle.threads.acceptor = Some(thread);
+        Ok(handle)
+    }
+}
+
+/// Starts one shard's thread and waits until it serves. Unpinned if the CPU cannot be had.
+fn start_shard(
+    index: usize,
+    cpu: usize,
+    config: &EngineConfig,
+    sizes: Sizes,
+    origin: Instant,
+    links: ShardLinks,
+) -> Result<ExecutorJoinHandle<()>, StartError> {
+    let shard = u8::try_from(index).expect("at most SHARDS_MAX shards");
+    let mut server = config.server.clone();
+    server.shard = ShardId(shard);
+    server.extranonce.first_slot = random_slot()?;
+    let shard_config = ShardConfig {
+        server,
+        hasher: config.hasher,
+        limits: config.limits,
+        handshakes_per_second: f64::from(config.limits.handshakes_per_second_max) / config.cpus.len() as f64,
+        sizes,
+        origin,
+    };
+    // A placement that fails is noticed only on the new thread, and takes what was moved there with it: it is tried first.
+    let placement = if can_pin(cpu) { Placement::Fixed(cpu) } else { Placement::Unbound };
+    let (report, reported) = bounded(1);
+    let executor = |cause: String| StartError::Executor { shard: index, cause };
+    let thread = LocalExecutorBuilder::new(placement)
+        .name(&format!("adit-shard-{shard}"))
+        .io_memory(EXECUTOR_MEMORY)
+        .ring_depth(EXECUTOR_RING_DEPTH)
+        .spawn(move || run_shard(shard_config, links, report))
+        .map_err(|error| executor(error.to_string()))?;
+    match reported.recv_timeout(START_PATIENCE) {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        Err(RecvTimeoutError::Timeout) => Err(executor("it does not answer".into())),
+        // The executor could not be made: its error comes with the thread's end.
+        Err(RecvTimeoutError::Disconnected) => match thread.join() {
+            Ok(()) => Err(executor("it ended at once".into())),
+            Err(error) => Err(executor_error(index, &error)),
+        },
+    }
+}
+
+async fn run_shard(config: ShardConfig, links: ShardLinks, report: Sender<Result<(), StartError>>) {
+    let failure = PanicReport {
+        shard: config.server.shard.0,
+        log: links.log.clone(),
+        counters: Arc::clone(&links.counters),
+    };
+    match Shard::new(config, links) {
+        Ok(shard) => {
+            let _ = report.send(Ok(()));
+            drop(report);
+            shard.run().await;
+        }
+        Err(error) => {
+            let _ = report.send(Err(error));
+        }
+    }
+    drop(failure);
+}
+
+/// Tells the log of a shard that panicked: a fault of the program's, which the other shards survive.
+struct PanicReport {
+    shard: u8,
+    log: Sender<LogEvent>,
+    counters: Arc<CachePadded<ShardCounters>>,
+}
+
+impl Drop for PanicReport {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.counters.set_over();
+            let cause = "a panic; please report it".to_owned();
+            let _ = self.log.try_send(LogEvent::ShardFailed { shard: self.shard, cause });
+        }
+    }
+}
+
+/// Whether this process may run on a CPU.
+fn can_pin(cpu: usize) -> bool {
+    std::thread::spawn(move || {
+        LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .io_memory(EXECUTOR_MEMORY)
+            .ring_depth(2)
+            .make()
+            .is_ok()
+    })
+    .join()
+    .unwrap_or(false)
+}
+
+/// Sorts what an executor's rings can fail with.
+fn executor_error<T>(shard: usize, error: &glommio::GlommioError<T>) -> StartError {
+    use glommio::{GlommioError, ReactorErrorKind};
+    match error {
+        GlommioError::IoError(error) => {
+            let copy = error.raw_os_error().map_or_else(
+                || std::io::Error::new(error.kind(), error.to_string()),
+                std::io::Error::from_raw_os_error,
+            );
+            StartError::from_ring(copy)
+        }
+        GlommioError::ReactorError(ReactorErrorKind::MemLockLimit(..)) => {
+            StartError::MemlockTooSmall(std::io::Error::from_raw_os_error(libc::ENOMEM))
+        }
+        error => StartError::Executor { shard, cause: error.to_string() },
+    }
+}
+
+/// Where a shard begins to number its channels: another place after each start, so that no prefix is handed out
+/// twice on one tip.
+fn random_slot() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::System {
+        what: "get random numbers",
+        error: std::io::Error::other("the system gives none"),
+    })?;
+    Ok(u64::from_le_bytes(bytes) >> (u64::BITS - SLOT_BITS))
+}
+
+struct Threads {
+    shards: Vec<ExecutorJoinHandle<()>>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+/// A running engine. Dropped without [`EngineHandle::shutdown`], it ends at once.
+pub struct EngineHandle {
+    local_addr: SocketAddr,
+    doors: Vec<ShardDoor>,
+    solutions: Receiver<Box<Solution>>,
+    log: Receiver<LogEvent>,
+    board: CounterBoard,
+    identity: Arc<IdentityCell>,
+    stop: Arc<Stop>,
+    acceptor_wake: Arc<Wake>,
+    /// Held while a template goes to the shards, so that all of them see templates in one order.
+    templates: Mutex<()>,
+    threads: Threads,
+}
+
+/// How an engine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Connections that were told and closed in time.
+    pub connections_closed: u64,
+    /// Connections that were cut off when the time was over.
+    pub connections_cut: u64,
+    /// Threads that had panicked.
+    pub threads_failed: usize,
+    /// How long it took.
+    pub lasted: Duration,
+}
+
+impl EngineHandle {
+    /// Where miners connect.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.doors.len()
+    }
+
+    /// Gives a template or a tip to every shard. Waits while a shard's link is full; a shard that failed is passed over.
+    pub fn send_template(&self, update: TemplateUpdate) {
+        let _order = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
+        for door in &self.doors {
+            if door.templates.send(update.clone()).is_ok() {
+                door.wake.wake();
+            }
+        }
+    }
+
+    /// Blocks, as they are found. All readers share one link; none is dropped as long as there is a reader.
+    #[must_use]
+    pub fn solutions(&self) -> Receiver<Box<Solution>> {
+        self.solutions.clone()
+    }
+
+    /// Lines for the log. All readers share one link; lines that find it full are dropped and counted.
+    #[must_use]
+    pub fn log(&self) -> Receiver<LogEvent> {
+        self.log.clone()
+    }
+
+    /// What was done until now; may be a tick old.
+    #[must_use]
+    pub fn counters(&self) -> EngineCounters {
+        self.board.read()
+    }
+
+    /// Shows another identity from the next handshake on. Connections that are there stay.
+    pub fn set_identity(&self, identity: Identity) {
+        self.identity.set(identity);
+    }
+
+    /// Has a shard carry out a command. None if there is no such shard, or if it does not answer.
+    pub fn command(&self, shard: u8, command: Command) -> Option<Result<Done, CommandError>> {
+        let door = self.doors.get(usize::from(shard))?;
+        let (answer, answered) = bounded(1);
+        door.commands.send_timeout(PendingCommand { command, answer }, COMMAND_PATIENCE).ok()?;
+        door.wake.wake();
+        answered.recv_timeout(COMMAND_PATIENCE).ok()
+    }
+
+    /// Stops accepting, lets every connection read what waits for it, closes, ends the threads. What has not ended after
+    /// `grace` is cut off.
+    pub fn shutdown(mut self, grace: Duration) -> ShutdownReport {
+        self.end(grace)
+    }
+
+    fn end(&mut self, grace: Duration) -> ShutdownReport {
+        let begun = Instant::now();
+        let before = self.board.read().total.connections();
+        self.stop.requested.store(true, Ordering::Release);
+        self.acceptor_wake.wake();
+        self.wake_shards();
+        let gone = || self.board.shards.iter().all(|shard| shard.is_over());
+        while begun.elapsed() < grace && !gone() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let cut = self.board.read().total.connections();
+        self.stop.at_once.store(true, Ordering::Release);
+        self.wake_shards();
+        let mut threads_failed = 0;
+        if let Some(thread) = self.threads.acceptor.take() {
+            threads_failed += usize::from(thread.join().is_err());
+        }
+        for thread in self.threads.shards.drain(..) {
+            threads_failed += usize::from(thread.join().is_err());
+        }
+        ShutdownReport {
+            connections_closed: before.saturating_sub(cut),
+            connections_cut: cut,
+            threads_failed,
+            lasted: begun.elapsed(),
+        }
+    }
+
+    fn wake_shards(&self) {
+        self.doors.iter().for_each(|door| door.wake.wake());
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        if self.threads.acceptor.is_some() || !self.threads.shards.is_empty() {
+            self.end(Duration::ZERO);
+        }
+    }
+}
+
+impl std::fmt::Debug for EngineHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineHandle")
+            .field("local_addr", &self.local_addr)
+            .field("shards", &self.doors.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,360 @@
+//! A shard without its sockets: from received bytes to sealed ones, and everything that a connection goes through.
+//!
+//! Bytes come in through the [`Handler`] that the core is; effects leave through [`Core::take_effects`]. The order of a
+//! tick is the driver's: receive, [`Core::settle`], [`Core::flush`], then slices of fan-out and handshakes. `now` is set once
+//! per tick by [`Core::begin_tick`].
+//!
+//! Invariants: events leave before any frame of the same tick is sealed, so a block is on its way before its
+//! acknowledgement; nothing is handed to the server for a connection whose end is decided; every socket that was attached
+//! is closed exactly once, and its connection forgotten when the transport says that it is gone.
+//!
+//! Bounds: connections (the transport's table), bytes that wait per connection, handshakes per second, spare
+//! buffers and keys (`limits::tick`).
+
+use adit_codec::noise::SpareBuffers;
+use adit_hasher::BatchHash;
+use adit_proto::mining::server::{
+    CloseReason, CommandError, ConnectionId, Event, Server, ServerConfig, ServerOutbox,
+};
+use adit_proto::template::TemplateUpdate;
+use adit_proto::{Instant, Priority};
+
+use super::command::{Command, Done};
+use super::connection::{Act1, Connection, Stage};
+use super::deadlines::Deadlines;
+use super::handshakes::Handshakes;
+use super::links::CoreLinks;
+use super::outgoing::{Outgoing, SendBuffers};
+use crate::acceptor::AddressTicket;
+use crate::counters::Counter;
+use crate::end::EndReason;
+use crate::limits::{EngineLimits, tick};
+use crate::log::{LineKind, LogEvent};
+use crate::transport::{Ended, Handler, SocketId};
+
+/// What the driver must do to a socket.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Send these bytes; no other send of the socket is under way.
+    Send(SocketId, Vec<u8>),
+    /// Tell the peer that nothing more comes.
+    ShutdownWrite(SocketId),
+    /// Close it, whatever is under way.
+    Close(SocketId),
+}
+
+/// See the module.
+pub struct Core<H> {
+    pub(super) hasher: H,
+    pub(super) server: Server,
+    pub(super) outbox: ServerOutbox,
+    pub(super) limits: EngineLimits,
+    pub(super) shard: u8,
+    pub(super) now: Instant,
+    /// By socket.
+    pub(super) connections: Vec<Option<Connection>>,
+    /// By the slot of the server's id: which socket, as long as the server knows the connection.
+    pub(super) sockets: Vec<Option<(ConnectionId, SocketId)>>,
+    pub(super) serial: u64,
+    pub(super) links: CoreLinks,
+    pub(super) handshakes: Handshakes,
+    pub(super) handshake_deadlines: Deadlines,
+    pub(super) close_deadlines: Deadlines,
+    partials: SpareBuffers,
+    pub(super) buffers: SendBuffers,
+    pub(super) effects: Vec<Effect>,
+    /// Connections with something sealed in this tick.
+    touched: Vec<SocketId>,
+    /// Connections whose peers closed their side in this tick: over once their last shares are answered.
+    departing: Vec<SocketId>,
+    /// Connections that the server ended in this tick.
+    ending: Vec<(ConnectionId, CloseReason)>,
+    /// Connections that fail while frames are handed out.
+    failing: Vec<(SocketId, EndReason)>,
+}
+
+impl<H: BatchHash> Core<H> {
+    pub(super) fn with_links(
+        server: ServerConfig,
+        hasher: H,
+        limits: EngineLimits,
+        handshakes_per_second: f64,
+        links: CoreLinks,
+        now: Instant,
+    ) -> Self {
+        Self {
+            hasher,
+            shard: server.shard.0,
+            server: Server::new(server, now),
+            outbox: ServerOutbox::new(),
+            limits,
+            now,
+            connections: Vec::new(),
+            sockets: Vec::new(),
+            serial: 0,
+            links,
+            handshakes: Handshakes::new(handshakes_per_second, now),
+            handshake_deadlines: Deadlines::new(limits.handshake_timeout),
+            close_deadlines: Deadlines::new(limits.close_timeout),
+            partials: SpareBuffers::new(tick::SPARE_PARTIALS_MAX),
+            buffers: SendBuffers::new(tick::SPARE_SENDS_MAX, tick::SPARE_SEND_CAPACITY_MAX),
+            effects: Vec::new(),
+            touched: Vec::new(),
+            departing: Vec::new(),
+            ending: Vec::new(),
+            failing: Vec::new(),
+        }
+    }
+
+    /// Sets the time of everything until the next call.
+    pub fn begin_tick(&mut self, now: Instant) {
+        self.now = now;
+    }
+
+    /// A socket was attached.
+    pub(crate) fn handle_socket(
+        &mut self,
+        socket: SocketId,
+        peer: std::net::SocketAddr,
+        ticket: AddressTicket,
+    ) {
+        if self.connections.len() <= socket.index() {
+            self.connections.resize_with(socket.index() + 1, || None);
+        }
+        let serial = self.serial;
+        self.serial += 1;
+        let connections = &self.connections;
+        self.handshake_deadlines.push(self.now, socket, serial, |socket, serial| {
+            connections[socket.index()].as_ref().is_some_and(|connection| {
+                connection.serial == serial && matches!(connection.stage, Stage::Handshake(_))
+            })
+        });
+        self.connections[socket.index()] = Some(Connection {
+            peer,
+            _ticket: ticket,
+            opened: self.now,
+            serial,
+            stage: Stage::Handshake(Box::new(Act1::new())),
+            peer_ended: false,
+            outgoing: Outgoing::default(),
+        });
+        self.links.counters.add(Counter::ConnectionsTaken, 1);
+    }
+
+    /// A template or a tip came.
+    pub fn handle_template(&mut self, update: &TemplateUpdate) {
+        self.links.counters.add(Counter::Templates, 1);
+        let result = self.server.handle_template(update, self.now, &self.hasher, &mut self.outbox);
+        if let Err(error) = result {
+            self.links.counters.add(Counter::TemplatesRefused, 1);
+            let shard = self.shard;
+            self.links.log.write(LineKind::TemplateRefused, self.now, &self.links.counters, || {
+                LogEvent::TemplateRefused { shard, error: error.to_string() }
+            });
+        }
+    }
+
+    /// An operator asks for something.
+    pub(crate) fn handle_command(&mut self, command: Command) -> Result<Done, CommandError> {
+        command.apply(&mut self.server, self.now, &self.hasher, &mut self.outbox)
+    }
+
+    /// Judges the shares of this tick.
+    pub fn settle(&mut self) {
+        self.server.settle(&self.hasher, self.now, &mut self.outbox);
+    }
+
+    /// Announces work to some more connections. True while more wait.
+    pub fn poll_fan_out(&mut self, budget: usize) -> bool {
+        self.server.poll_fan_out(budget, &self.hasher, &mut self.outbox)
+    }
+
+    /// Takes the outbox: events first, then the frames, sealed by priority into one send per connection; then the ends that
+    /// came with them.
+    pub fn flush(&mut self) {
+        self.take_events();
+        self.seal_frames();
+        for socket in std::mem::take(&mut self.touched) {
+            self.send(socket);
+        }
+        for (socket, reason) in std::mem::take(&mut self.failing) {
+            self.end(socket, reason);
+        }
+        for (id, reason) in std::mem::take(&mut self.ending) {
+            if let Some(socket) = self.socket_of(id) {
+                self.begin_drain(socket, EndReason::Server(reason));
+            }
+        }
+        for socket in std::mem::take(&mut self.departing) {
+            self.begin_drain(socket, EndReason::PeerClosed);
+        }
+        // What the ends have reported.
+        self.take_events();
+    }
+
+    /// Hands over what is to be done to sockets, in order.
+    pub fn take_effects(&mut self, mut apply: impl FnMut(Effect)) {
+        self.effects.drain(..).for_each(&mut apply);
+    }
+
+    fn take_events(&mut self) {
+        self.links.retry_solutions();
+        for event in self.outbox.drain_events() {
+            let socket = |id: ConnectionId| match self.sockets.get(id.slot as usize) {
+                Some(Some((known, socket))) if *known == id => Some(*socket),
+                _ => None,
+            };
+            let peer = |id| {
+                let connection = self.connections.get(socket(id)?.index())?.as_ref()?;
+                Some(connection.peer)
+            };
+            let (line, event) = match event {
+                Event::Solution(solution) => {
+                    self.links.deliver(solution);
+                    continue;
+                }
+                Event::Close { connection, reason } => {
+                    self.ending.push((connection, reason));
+                    continue;
+                }
+                Event::SetUp { connection, vendor, firmware } => {
+                    (LineKind::SetUp, peer(connection).map(|peer| LogEvent::SetUp { peer, vendor, firmware }))
+                }
+                Event::ChannelOpened { connection, channel, extended, user_identity, nominal_hash_rate } => {
+                    let opened = |peer| LogEvent::ChannelOpened {
+                        peer,
+                        channel,
+                        extended,
+                        user_identity,
+                        nominal_hash_rate,
+                    };
+                    (LineKind::ChannelOpened, peer(connection).map(opened))
+                }
+                Event::ChannelClosed { connection, channel } => (
+                    LineKind::ChannelClosed,
+                    peer(connection).map(|peer| LogEvent::ChannelClosed { peer, channel }),
+                ),
+            };
+            if let Some(event) = event {
+                self.links.log.write(line, self.now, &self.links.counters, || event);
+            }
+        }
+    }
+
+    /// Hands the frames of the outbox to their connections: work in a first pass, replies in a second.
+    fn seal_frames(&mut self) {
+        let mut sealed = 0;
+        for pass in [Priority::Work, Priority::Reply] {
+            for (id, priority, frame) in self.outbox.frames() {
+                if priority != pass {
+                    continue;
+                }
+                let Some(Some((known, socket))) = self.sockets.get(id.slot as usize) else { continue };
+                let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { continue };
+                if *known != id || connection.stage.is_over() {
+                    continue;
+                }
+                sealed += 1;
+                match connection.outgoing.push(priority, frame, &mut self.buffers) {
+                    Ok(true) => self.touched.push(*socket),
+                    Ok(false) => {
+                        let waiting = connection.outgoing.backlog();
+                        let max = self.limits.send_buffer_bytes_max;
+                        if waiting > max {
+                            connection.outgoing.discard();
+                            self.failing.push((*socket, EndReason::SlowReader { waiting, max }));
+                        }
+                    }
+                    Err(_) => self.failing.push((*socket, EndReason::Internal("a frame cannot be sealed"))),
+                }
+            }
+        }
+        self.outbox.clear_frames();
+        self.links.counters.add(Counter::FramesSent, sealed);
+    }
+
+    /// Sends what a connection has, unless a send is under way.
+    pub(super) fn send(&mut self, socket: SocketId) {
+        let Some(connection) = self.connections[socket.index()].as_mut() else { return };
+        if matches!(connection.stage, Stage::Closing) {
+            return;
+        }
+        match connection.outgoing.take_send(&mut self.buffers) {
+            Ok(Some(buffer)) => self.effects.push(Effect::Send(socket, buffer)),
+            Ok(None) => {}
+            Err(_) => self.end(socket, EndReason::Internal("a frame cannot be sealed")),
+        }
+    }
+
+    fn socket_of(&self, id: ConnectionId) -> Option<SocketId> {
+        let (known, socket) = (*self.sockets.get(id.slot as usize)?)?;
+        (known == id).then_some(socket)
+    }
+
+    fn receive_frames(&mut self, socket: SocketId, mut bytes: &mut [u8]) {
+        let Some(connection) = self.connections[socket.index()].as_mut() else { return };
+        let Stage::Open { id, deframer } = &mut connection.stage else { return };
+        let mut frames = 0;
+        let fault = loop {
+            match deframer.next_frame_with(&mut bytes, &mut self.partials) {
+                Ok(Some((header, payload))) => {
+                    frames += 1;
+                    self.server.handle_frame(*id, header, payload, self.now, &self.hasher, &mut self.outbox);
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        self.links.counters.add(Counter::FramesReceived, frames);
+        if let Some(error) = fault {
+            self.end(socket, EndReason::Frame(error));
+        }
+    }
+}
+
+impl<H: BatchHash> Handler for Core<H> {
+    fn handle_received(&mut self, socket: SocketId, bytes: &mut [u8]) {
+        self.links.counters.add(Counter::BytesReceived, bytes.len() as u64);
+        let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
+        match &mut connection.stage {
+            Stage::Open { .. } => self.receive_frames(socket, bytes),
+            Stage::Handshake(_) | Stage::Queued(_) => self.receive_act1(socket, bytes),
+            Stage::Draining | Stage::Lingering | Stage::Closing => {}
+        }
+    }
+
+    fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>, result: Result<(), i32>) {
+        self.buffers.give_back(buffer);
+        let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
+        let sent = connection.outgoing.handle_sent();
+        match (result, &connection.stage) {
+            (_, Stage::Closing) => {}
+            (Err(error), _) => {
+                connection.outgoing.discard();
+                self.end(socket, EndReason::Lost(error));
+            }
+            (Ok(()), _) => {
+                self.links.counters.add(Counter::BytesSent, sent as u64);
+                self.send(socket);
+                self.continue_drain(socket);
+            }
+        }
+    }
+
+    fn handle_ended(&mut self, socket: SocketId, ended: Ended) {
+        let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
+        connection.peer_ended = true;
+        match (&connection.stage, ended) {
+            (Stage::Open { .. }, Ended::Peer) => self.departing.push(socket),
+            (Stage::Draining, Ended::Peer) => self.continue_drain(socket),
+            (_, Ended::Peer) => self.end(socket, EndReason::PeerClosed),
+            (_, Ended::Lost(error)) => self.end(socket, EndReason::Lost(error)),
+        }
+    }
+
+    fn handle_closed(&mut self, socket: SocketId) {
+        if self.connections.get_mut(socket.index()).and_then(Option::take).is_some() {
+            self.links.counters.add(Counter::ConnectionsGone, 1);
+        }
+    }
+}

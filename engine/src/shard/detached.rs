@@ -1,0 +1,56 @@
+//! A core on its own, for benches and simulations: the same code, driven by hand instead of by sockets.
+
+use std::sync::Arc;
+
+use adit_hasher::BatchHash;
+use adit_proto::Instant;
+use adit_proto::mining::server::{ServerConfig, Solution};
+use crossbeam::channel::{Receiver, bounded};
+
+use super::core::Core;
+use super::links::CoreLinks;
+use crate::acceptor::AddressTicket;
+use crate::identity::{Identity, IdentityCell, IdentityReader};
+use crate::limits::EngineLimits;
+use crate::log::{LogEvent, LogSender};
+use crate::topology::{LOG_EVENTS, SOLUTIONS};
+use crate::transport::SocketId;
+
+/// A [`Core`] and the readers of its links.
+pub struct Detached<H> {
+    /// The core. Its driver calls it as a shard would.
+    pub core: Core<H>,
+    /// Blocks found.
+    pub solutions: Receiver<Box<Solution>>,
+    /// Lines for the log.
+    pub log: Receiver<LogEvent>,
+}
+
+impl<H: BatchHash> Detached<H> {
+    /// A core without connections and work.
+    #[must_use]
+    pub fn new(
+        server: ServerConfig,
+        hasher: H,
+        limits: EngineLimits,
+        identity: Identity,
+        now: Instant,
+    ) -> Self {
+        let (solutions_sender, solutions) = bounded(SOLUTIONS);
+        let (log_sender, log) = bounded(LOG_EVENTS);
+        let links = CoreLinks::new(
+            solutions_sender,
+            LogSender::new(server.shard.0, log_sender, limits.log_lines_per_second_max),
+            IdentityReader::new(Arc::new(IdentityCell::new(identity))),
+            Arc::default(),
+        );
+        let handshakes_per_second = f64::from(limits.handshakes_per_second_max);
+        let core = Core::with_links(server, hasher, limits, handshakes_per_second, links, now);
+        Self { core, solutions, log }
+    }
+
+    /// Adds a connection, whose handshake is to come. Its id must not be in use.
+    pub fn connect(&mut self, socket: SocketId, peer: std::net::SocketAddr) {
+        self.core.handle_socket(socket, peer, AddressTicket::default());
+    }
+}

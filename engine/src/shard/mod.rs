@@ -1,0 +1,226 @@
+//! A shard: one thread, one executor, its own rings, and everything about the connections that it was given.
+//!
+//! [`Core`] is the shard without sockets and clock; `Shard` drives it: bytes from the [`Transport`] in, effects out, links
+//! looked at, time read once per tick. A shard that has nothing to do waits for its eventfd, which completions and links
+//! signal, or for its next timer.
+
+mod command;
+mod connection;
+mod core;
+mod deadlines;
+mod detached;
+mod handshakes;
+mod lifecycle;
+mod links;
+mod outgoing;
+
+use std::time::Duration;
+
+use adit_hasher::Hasher;
+use adit_proto::Instant;
+use adit_proto::mining::server::ServerConfig;
+
+pub use self::command::{Command, Done};
+pub use self::core::{Core, Effect};
+pub use self::detached::Detached;
+
+use self::links::CoreLinks;
+use crate::counters::Counter;
+use crate::end::EndReason;
+use crate::error::StartError;
+use crate::identity::IdentityReader;
+use crate::limits::{EngineLimits, tick};
+use crate::log::{LogEvent, LogSender};
+use crate::topology::{ShardLinks, Stop};
+use crate::transport::{Sizes, Transport, Waiter};
+
+/// Rounds without a pause before the executor's other tasks get a turn.
+const ROUNDS_PER_YIELD: u32 = 16;
+/// The longest wait: timers are looked at, whatever happens.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often a shard that cannot pass on its solutions looks again.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
+/// The shortest wait that is worth a timer.
+const WAIT_MIN: Duration = Duration::from_micros(50);
+
+/// What a shard is made of.
+pub(crate) struct ShardConfig {
+    pub(crate) server: ServerConfig,
+    pub(crate) hasher: Hasher,
+    pub(crate) limits: EngineLimits,
+    pub(crate) handshakes_per_second: f64,
+    pub(crate) sizes: Sizes,
+    pub(crate) origin: std::time::Instant,
+}
+
+/// A running shard.
+pub(crate) struct Shard {
+    core: Core<Hasher>,
+    transport: Transport,
+    links: ShardLinks,
+    waiter: Waiter,
+    origin: std::time::Instant,
+    /// Whether the end was asked for.
+    stopping: bool,
+}
+
+impl Shard {
+    /// Makes the rings. To be called on the shard's own executor.
+    pub(crate) fn new(config: ShardConfig, links: ShardLinks) -> Result<Self, StartError> {
+        let transport = Transport::new(config.sizes, &links.wake).map_err(StartError::from_ring)?;
+        let waiter = links
+            .wake
+            .waiter()
+            .map_err(|error| StartError::System { what: "duplicate a shard's eventfd", error })?;
+        let now = since(config.origin);
+        let shard = config.server.shard.0;
+        let core_links = CoreLinks::new(
+            links.solutions.clone(),
+            LogSender::new(shard, links.log.clone(), config.limits.log_lines_per_second_max),
+            IdentityReader::new(links.identity.clone()),
+            links.counters.clone(),
+        );
+        let core = Core::with_links(
+            config.server,
+            config.hasher,
+            config.limits,
+            config.handshakes_per_second,
+            core_links,
+            now,
+        );
+        Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false })
+    }
+
+    /// Serves until it is told to stop, or until its ring fails.
+    pub(crate) async fn run(mut self) {
+        if let Err(error) = self.serve().await {
+            let cause = format!("its io_uring failed: {error}");
+            let _ = self.links.log.try_send(LogEvent::ShardFailed { shard: self.core.shard, cause });
+        }
+        self.core.leave(&self.links.stop);
+        self.core.publish_counters();
+        self.links.counters.set_over();
+    }
+
+    async fn serve(&mut self) -> std::io::Result<()> {
+        let mut rounds = 0;
+        while !self.is_done() {
+            let worked = self.tick()?;
+            rounds += 1;
+            if worked {
+                if rounds % ROUNDS_PER_YIELD == 0 {
+                    glommio::executor().yield_task_queue_now().await;
+                }
+                continue;
+            }
+            if self.core.make_spare_key() || !self.transport.prepare_wait() {
+                continue;
+            }
+            if !self.waiter.wait(self.patience()).await {
+                return Err(std::io::Error::other("the eventfd cannot be read"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self) -> bool {
+        use std::sync::atomic::Ordering;
+        let Stop { at_once, .. } = &*self.links.stop;
+        at_once.load(Ordering::Acquire) || self.stopping && self.core.open_sockets() == 0
+    }
+
+    /// One round: everything that is there, in bounded portions. Returns whether there was anything.
+    fn tick(&mut self) -> std::io::Result<bool> {
+        self.links.wake.acknowledge();
+        self.core.begin_tick(since(self.origin));
+        let mut worked = self.take_links();
+        let blocked = self.core.is_blocked();
+        if !blocked {
+            worked |= self.transport.poll(&mut self.core, tick::RECEIVE)?;
+            self.core.settle();
+        }
+        if self.core.poll_timeout().is_some_and(|due| due <= self.core.now) {
+            self.core.handle_timeout();
+        }
+        self.core.flush();
+        // Before the answers leave: whoever has read one finds it counted.
+        self.publish_counters();
+        self.apply_effects()?;
+        if self.core.poll_fan_out(tick::FAN_OUT_CONNECTIONS) {
+            worked = true;
+        }
+        self.core.flush();
+        let handshakes_max = if worked { tick::HANDSHAKES_BUSY_MAX } else { tick::HANDSHAKES_MAX };
+        worked |= self.core.poll_handshakes(handshakes_max);
+        self.apply_effects()?;
+        Ok(worked)
+    }
+
+    fn publish_counters(&self) {
+        self.core.publish_counters();
+        let ring = self.transport.counters();
+        self.links.counters.set(Counter::ReceiveBuffersExhausted, ring.buffers_exhausted);
+        self.links.counters.set(Counter::CompletionOverflows, ring.overflows);
+        self.links.counters.set(Counter::RingEnters, ring.enters);
+    }
+
+    /// Takes what other threads have put into the links: templates first, because they are what everybody waits for.
+    fn take_links(&mut self) -> bool {
+        let mut worked = false;
+        while let Ok(update) = self.links.templates.try_recv() {
+            self.core.handle_template(&update);
+            worked = true;
+        }
+        while let Ok(pending) = self.links.commands.try_recv() {
+            // Whoever asked may have gone.
+            let _ = pending.answer.try_send(self.core.handle_command(pending.command));
+            worked = true;
+        }
+        for _ in 0..tick::SOCKETS_MAX {
+            let Ok(new) = self.links.sockets.try_recv() else { break };
+            worked = true;
+            match self.transport.attach(new.socket) {
+                Ok(socket) if !self.stopping => self.core.handle_socket(socket, new.peer, new.ticket),
+                Ok(socket) => {
+                    self.core.handle_socket(socket, new.peer, new.ticket);
+                    self.core.end(socket, EndReason::Shutdown);
+                }
+                Err(_) => self.core.refuse_socket(new.peer),
+            }
+        }
+        if !self.stopping && self.links.stop.requested.load(std::sync::atomic::Ordering::Acquire) {
+            self.stopping = true;
+            self.core.settle();
+            self.core.flush();
+            self.core.begin_shutdown();
+            worked = true;
+        }
+        worked
+    }
+
+    fn apply_effects(&mut self) -> std::io::Result<()> {
+        let transport = &mut self.transport;
+        self.core.take_effects(|effect| match effect {
+            Effect::Send(socket, buffer) => transport.send(socket, buffer),
+            Effect::ShutdownWrite(socket) => transport.shutdown_write(socket),
+            Effect::Close(socket) => transport.close(socket),
+        });
+        self.transport.submit()
+    }
+
+    /// How long there is nothing to do.
+    fn patience(&self) -> Duration {
+        if self.core.keeps_solutions() {
+            return BLOCKED_PAUSE;
+        }
+        match self.core.poll_timeout() {
+            Some(due) => due.since(since(self.origin)).clamp(WAIT_MIN, WAIT_MAX),
+            None => WAIT_MAX,
+        }
+    }
+}
+
+/// The monotonic clock, as the state machines count it.
+fn since(origin: std::time::Instant) -> Instant {
+    Instant::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}

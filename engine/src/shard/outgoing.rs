@@ -1,0 +1,225 @@
+//! What is on its way to one peer: sealed and under way, or plaintext that waits behind it.
+//!
+//! Frames are sealed as late as can be, because sealed frames cannot be reordered: while a send is under way, frames
+//! wait unsealed, and work overtakes replies. Bounds: the owner drops a connection whose bytes exceed its limit.
+
+use adit_codec::frame::{FrameHeader, HEADER_LEN};
+use adit_codec::noise::{SealError, Sealer, sealed_len};
+use adit_proto::Priority;
+
+/// Frames that wait, unsealed, one after the other.
+#[derive(Default)]
+struct Waiting {
+    work: Vec<u8>,
+    replies: Vec<u8>,
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.work.len() + self.replies.len()
+    }
+}
+
+/// A connection's outgoing side.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    sealer: Option<Sealer>,
+    /// Sealed in this tick, not handed over yet.
+    sealed: Vec<u8>,
+    /// Bytes of the send that is under way.
+    under_way: usize,
+    waiting: Option<Box<Waiting>>,
+}
+
+/// Send buffers that come back and are used again.
+pub(super) struct SendBuffers {
+    buffers: Vec<Vec<u8>>,
+    count_max: usize,
+    capacity_max: usize,
+}
+
+impl SendBuffers {
+    pub(super) fn new(count_max: usize, capacity_max: usize) -> Self {
+        Self { buffers: Vec::with_capacity(count_max), count_max, capacity_max }
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.buffers.pop().unwrap_or_default()
+    }
+
+    pub(super) fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.buffers.len() < self.count_max && (1..=self.capacity_max).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+impl Outgoing {
+    pub(super) fn set_sealer(&mut self, sealer: Sealer) {
+        self.sealer = Some(sealer);
+    }
+
+    /// Bytes that wait behind a send that is under way. What one tick emits at once does not count: its size is ours.
+    pub(super) fn backlog(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.len())
+    }
+
+    /// Nothing is under way and nothing waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.sealed.is_empty() && self.waiting.is_none()
+    }
+
+    /// Bytes that are sent as they are: an act of the handshake.
+    pub(super) fn push_raw(&mut self, bytes: &[u8], buffers: &mut SendBuffers) {
+        self.ensure_buffer(buffers);
+        self.sealed.extend_from_slice(bytes);
+    }
+
+    /// Takes a plaintext frame: seals it, or keeps it while a send is under way. Returns whether the connection was
+    /// untouched before, so that its owner has to send.
+    pub(super) fn push(
+        &mut self,
+        priority: Priority,
+        frame: &[u8],
+        buffers: &mut SendBuffers,
+    ) -> Result<bool, SealError> {
+        if self.under_way == 0 {
+            let untouched = self.sealed.is_empty();
+            self.ensure_buffer(buffers);
+            self.seal(frame)?;
+            return Ok(untouched);
+        }
+        let waiting = self.waiting.get_or_insert_default();
+        match priority {
+            Priority::Work => waiting.work.extend_from_slice(frame),
+            Priority::Reply => waiting.replies.extend_from_slice(frame),
+        }
+        Ok(false)
+    }
+
+    /// What is to be sent now. The send counts as under way until [`Self::handle_sent`].
+    pub(super) fn take_send(&mut self, buffers: &mut SendBuffers) -> Result<Option<Vec<u8>>, SealError> {
+        if self.under_way > 0 {
+            return Ok(None);
+        }
+        if let Some(waiting) = self.waiting.take() {
+            self.ensure_buffer(buffers);
+            self.seal_all(&waiting.work)?;
+            self.seal_all(&waiting.replies)?;
+        }
+        if self.sealed.is_empty() {
+            return Ok(None);
+        }
+        self.under_way = self.sealed.len();
+        Ok(Some(std::mem::take(&mut self.sealed)))
+    }
+
+    /// The send is done. Returns how many bytes it had.
+    pub(super) fn handle_sent(&mut self) -> usize {
+        std::mem::take(&mut self.under_way)
+    }
+
+    /// Forgets what waits: nobody will read it.
+    pub(super) fn discard(&mut self) {
+        self.sealed = Vec::new();
+        self.waiting = None;
+    }
+
+    fn ensure_buffer(&mut self, buffers: &mut SendBuffers) {
+        if self.sealed.capacity() == 0 {
+            self.sealed = buffers.take();
+        }
+    }
+
+    fn seal_all(&mut self, mut frames: &[u8]) -> Result<(), SealError> {
+        while let Some(header) = frames.first_chunk::<HEADER_LEN>() {
+            let (frame, rest) = frames.split_at(FrameHeader::parse(header).frame_len());
+            self.seal(frame)?;
+            frames = rest;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, frame: &[u8]) -> Result<(), SealError> {
+        let sealer = self.sealer.as_mut().expect("frames follow the handshake");
+        let start = self.sealed.len();
+        let payload_len =
+            frame.len().checked_sub(HEADER_LEN).ok_or(SealError::Frame { frame_len: frame.len() })?;
+        self.sealed.resize(start + sealed_len(payload_len), 0);
+        sealer.seal_frame_into(frame, &mut self.sealed[start..]).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use adit_codec::keys::{AuthoritySecretKey, StaticKeyPair};
+    use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Responder, SecureDeframer};
+
+    use super::*;
+
+    fn session() -> (Outgoing, SecureDeframer) {
+        let key = StaticKeyPair::new(&[7; 64]).unwrap();
+        let authority = AuthoritySecretKey::from_bytes(&[9; 32]).unwrap();
+        let certificate = authority.certify(key.public_key(), 0, u32::MAX, &[0; 32]);
+        let (initiator, act1) = Initiator::new(EphemeralKey::new(&[1; 64]).unwrap());
+        let mut act2 = [0; ACT2_LEN];
+        let server =
+            Responder::respond(&act1, &key, &certificate, EphemeralKey::new(&[2; 64]).unwrap(), &mut act2);
+        let client = initiator.finish(&act2, None, 1, 0).unwrap();
+        let mut outgoing = Outgoing::default();
+        outgoing.set_sealer(server.sealer);
+        (outgoing, SecureDeframer::new(client.opener, 1 << 20))
+    }
+
+    fn frame(msg_type: u8, payload: &[u8]) -> Vec<u8> {
+        let payload_len = payload.len() as u32;
+        let header = FrameHeader { extension_type: 0, channel_msg: false, msg_type, payload_len };
+        [&header.to_bytes()[..], payload].concat()
+    }
+
+    fn received(deframer: &mut SecureDeframer, mut bytes: Vec<u8>) -> Vec<u8> {
+        let mut input = &mut bytes[..];
+        let mut types = Vec::new();
+        while let Some((header, _)) = deframer.next_frame(&mut input).unwrap() {
+            types.push(header.msg_type);
+        }
+        types
+    }
+
+    #[test]
+    fn work_overtakes_replies_that_are_not_sealed() {
+        let (mut outgoing, mut deframer) = session();
+        let mut buffers = SendBuffers::new(4, 4096);
+        assert!(outgoing.push(Priority::Reply, &frame(1, b"a"), &mut buffers).unwrap());
+        assert!(!outgoing.push(Priority::Work, &frame(2, b"b"), &mut buffers).unwrap());
+        let first = outgoing.take_send(&mut buffers).unwrap().unwrap();
+        assert_eq!(outgoing.backlog(), 0);
+        for (priority, msg_type) in
+            [(Priority::Reply, 3), (Priority::Work, 4), (Priority::Reply, 5), (Priority::Work, 6)]
+        {
+            assert!(!outgoing.push(priority, &frame(msg_type, &[0; 100]), &mut buffers).unwrap());
+        }
+        assert_eq!(outgoing.backlog(), 4 * 106);
+        assert!(outgoing.take_send(&mut buffers).unwrap().is_none());
+        assert_eq!(outgoing.handle_sent(), first.len());
+        let second = outgoing.take_send(&mut buffers).unwrap().unwrap();
+        assert_eq!(received(&mut deframer, first), [1, 2]);
+        assert_eq!(received(&mut deframer, second), [4, 6, 3, 5]);
+        assert!(!outgoing.is_idle());
+        outgoing.handle_sent();
+        assert!(outgoing.is_idle());
+    }
+
+    #[test]
+    fn buffers_are_kept_within_bounds() {
+        let mut buffers = SendBuffers::new(2, 1000);
+        buffers.give_back(Vec::new());
+        buffers.give_back(Vec::with_capacity(2000));
+        assert!(buffers.buffers.is_empty());
+        for _ in 0..3 {
+            buffers.give_back(Vec::with_capacity(100));
+        }
+        assert_eq!(buffers.buffers.len(), 2);
+    }
+}

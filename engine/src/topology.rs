@@ -1,0 +1,154 @@
+//! Every thread of an engine and every link between two of them, on one page.
+//!
+//! ```text
+//!  template source ──templates──▶ ┌──────────┐ ──solutions──▶ journal, nodes
+//!  (its own thread)               │ shard 0  │
+//!  handle ──commands────────────▶ │  ...     │ ──log────────▶ log, dashboard
+//!                                 │ shard n-1│
+//!  acceptor ──sockets───────────▶ └──────────┘
+//! ```
+//!
+//! | thread | how many | pinned | does |
+//! |---|---|---|---|
+//! | `adit-shard-i` | one per CPU given | to that CPU, if the system allows | everything about its connections, from handshake to close |
+//! | `adit-acceptor` | 1 | no | accepts, checks limits, hands each socket to the shard with the fewest connections |
+//!
+//! | link | from, to | depth | when full |
+//! |---|---|---|---|
+//! | sockets | acceptor, each shard | [`SOCKETS`] | next shard; if all are, waits [`SOCKET_PATIENCE`] (the kernel's backlog fills), then closes the socket, counted |
+//! | templates | source, each shard | [`TEMPLATES`] | the source waits: templates are few, and none may be lost |
+//! | commands | handle, each shard | [`COMMANDS`] | the caller waits |
+//! | solutions | each shard, one reader | [`SOLUTIONS`] | the shard keeps [`SOLUTIONS_KEPT`] itself, then stops reading shares until there is room: none is dropped |
+//! | log | all, one reader | [`LOG_EVENTS`] | dropped, counted |
+//!
+//! Beside the links threads share only: the identity (an `Arc` that is replaced as a whole, told by a generation), immutable
+//! templates behind `Arc`, counters that one thread writes and others read, and the count of connections per address
+//! (the references to an `Arc`). Whoever puts something into a shard's link also wakes it by its eventfd.
+//!
+//! None of them is unbounded.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use adit_proto::mining::server::{CommandError, Solution};
+use adit_proto::template::TemplateUpdate;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::utils::CachePadded;
+
+use crate::acceptor::AddressTicket;
+use crate::counters::{CounterBoard, ShardCounters};
+use crate::identity::IdentityCell;
+use crate::log::LogEvent;
+use crate::shard::{Command, Done};
+use crate::transport::Wake;
+
+/// Sockets that wait for one shard. Each holds a file descriptor: with [`SHARDS_MAX`] shards they must stay few.
+pub const SOCKETS: usize = 256;
+/// How long the acceptor waits for a place in some shard's link.
+pub const SOCKET_PATIENCE: Duration = Duration::from_millis(200);
+/// Templates and tips that wait for one shard.
+pub const TEMPLATES: usize = 64;
+/// Commands of an operator that wait for one shard.
+pub const COMMANDS: usize = 64;
+/// Solutions that wait for their reader. On any network with a real target there is one in ten minutes; on test chains every
+/// share can be one.
+pub const SOLUTIONS: usize = 1024;
+/// Solutions that a shard keeps while the link is full, before it stops reading shares. One tick's shares may come on top.
+pub const SOLUTIONS_KEPT: usize = 1024;
+/// Lines that wait for the log's reader.
+pub const LOG_EVENTS: usize = 8192;
+/// Shards of one engine: a shard's number is one byte of the extranonce prefix.
+pub const SHARDS_MAX: usize = 256;
+
+/// A command on its way, and where its answer goes.
+pub(crate) struct PendingCommand {
+    pub(crate) command: Command,
+    pub(crate) answer: Sender<Result<Done, CommandError>>,
+}
+
+/// A socket on its way to its shard.
+pub(crate) struct NewSocket {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: std::net::SocketAddr,
+    pub(crate) ticket: AddressTicket,
+}
+
+/// A shard's ends of its links.
+pub(crate) struct ShardLinks {
+    pub(crate) sockets: Receiver<NewSocket>,
+    pub(crate) templates: Receiver<TemplateUpdate>,
+    pub(crate) commands: Receiver<PendingCommand>,
+    pub(crate) solutions: Sender<Box<Solution>>,
+    pub(crate) log: Sender<LogEvent>,
+    pub(crate) identity: Arc<IdentityCell>,
+    pub(crate) counters: Arc<CachePadded<ShardCounters>>,
+    pub(crate) stop: Arc<Stop>,
+    pub(crate) wake: Arc<Wake>,
+}
+
+/// The other ends of one shard's links.
+#[derive(Clone)]
+pub(crate) struct ShardDoor {
+    pub(crate) sockets: Sender<NewSocket>,
+    pub(crate) templates: Sender<TemplateUpdate>,
+    pub(crate) commands: Sender<PendingCommand>,
+    pub(crate) counters: Arc<CachePadded<ShardCounters>>,
+    pub(crate) wake: Arc<Wake>,
+}
+
+/// How threads are told to end.
+#[derive(Debug, Default)]
+pub(crate) struct Stop {
+    /// Take no more connections, let those that are there read what waits, then end.
+    pub(crate) requested: AtomicBool,
+    /// End now.
+    pub(crate) at_once: AtomicBool,
+}
+
+/// All links of an engine.
+pub(crate) struct Links {
+    pub(crate) shards: Vec<ShardLinks>,
+    pub(crate) doors: Vec<ShardDoor>,
+    pub(crate) solutions: Receiver<Box<Solution>>,
+    pub(crate) log: (Sender<LogEvent>, Receiver<LogEvent>),
+}
+
+impl Links {
+    pub(crate) fn new(
+        count: usize,
+        board: &CounterBoard,
+        identity: &Arc<IdentityCell>,
+        stop: &Arc<Stop>,
+    ) -> std::io::Result<Self> {
+        let (solutions_sender, solutions) = bounded(SOLUTIONS);
+        let log = bounded(LOG_EVENTS);
+        let (mut shards, mut doors) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for counters in board.shards.iter().take(count) {
+            let (sockets_sender, sockets) = bounded(SOCKETS);
+            let (templates_sender, templates) = bounded(TEMPLATES);
+            let (commands_sender, commands) = bounded(COMMANDS);
+            let wake = Arc::new(Wake::new()?);
+            doors.push(ShardDoor {
+                sockets: sockets_sender,
+                templates: templates_sender,
+                commands: commands_sender,
+                counters: Arc::clone(counters),
+                wake: Arc::clone(&wake),
+            });
+            shards.push(ShardLinks {
+                sockets,
+                templates,
+                commands,
+                solutions: solutions_sender.clone(),
+                log: log.0.clone(),
+                identity: Arc::clone(identity),
+                counters: Arc::clone(counters),
+                stop: Arc::clone(stop),
+                wake,
+            });
+        }
+        Ok(Self { shards, doors, solutions, log })
+    }
+}
