@@ -71,31 +71,28 @@ macro_rules! messages {
 
             impl<'a> Decode<'a> for $kind $(<$lifetime>)? {
                 #[inline]
-                fn decode(payload: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
-                    #[inline(always)]
-                    #[allow(clippy::needless_lifetimes, reason = "some rows borrow nothing")]
-                    fn read<'a>(mut rest: &'a [u8]) -> Result<($kind $(<$lifetime>)?, &'a [u8]), DecodeError> {
-                        $(
-                            let $field = match <marker!($wire $([$item])?) as Wire>::read(&mut rest) {
-                                Ok(value) => value,
-                                Err(kind) => {
-                                    return Err(DecodeError::in_field(MessageKind::$kind, stringify!($field), kind));
-                                }
-                            };
-                        )*
-                        Ok(($kind { $($field),* }, rest))
+                fn read(payload: &'a [u8]) -> Option<(Self, &'a [u8])> {
+                    // One comparison proves the bounds of the fields in front.
+                    if payload.len() < Self::LEN_MIN {
+                        return None;
                     }
+                    let mut rest = payload;
+                    $( let $field = <marker!($wire $([$item])?) as Wire>::read(&mut rest).ok()?; )*
+                    Some((Self { $($field),* }, rest))
+                }
 
-                    #[cold]
-                    #[inline(never)]
-                    #[allow(clippy::needless_lifetimes, reason = "some rows borrow nothing")]
-                    fn read_short<'a>(rest: &'a [u8]) -> Result<($kind $(<$lifetime>)?, &'a [u8]), DecodeError> {
-                        read(rest)
-                    }
-
-                    // One comparison proves the bounds of the fields in front; a payload that is too short
-                    // for the whole message is walked out of line, to name the field where it ends.
-                    if payload.len() < Self::LEN_MIN { read_short(payload) } else { read(payload) }
+                #[cold]
+                #[inline(never)]
+                fn fault(payload: &'a [u8]) -> DecodeError {
+                    let mut rest = payload;
+                    $(
+                        if let Err(kind) = <marker!($wire $([$item])?) as Wire>::read(&mut rest) {
+                            return DecodeError::in_field(MessageKind::$kind, stringify!($field), kind);
+                        }
+                    )*
+                    // Not reached where `read` found nothing.
+                    let kind = DecodeErrorKind::Truncated { needed: Self::LEN_MIN, left: payload.len() };
+                    DecodeError::in_field(MessageKind::$kind, "msg_length", kind)
                 }
             }
 
@@ -197,10 +194,7 @@ macro_rules! messages {
             #[inline]
             pub fn decode_kind(kind: MessageKind, payload: &'a [u8]) -> Result<Decoded<'a>, DecodeError> {
                 match kind {
-                    $( MessageKind::$kind => match <$kind as Decode<'a>>::decode(payload) {
-                        Ok((message, trailing)) => Ok(Decoded { message: Self::$kind(message), trailing }),
-                        Err(error) => Err(error),
-                    }, )*
+                    $( MessageKind::$kind => Self::decode_as::<$kind $(<$lifetime>)?>(payload), )*
                 }
             }
 

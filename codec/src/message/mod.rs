@@ -147,14 +147,27 @@ impl fmt::Display for MessageKind {
 }
 
 /// A message that can be read from a payload.
-pub trait Decode<'a>: Encode {
+pub trait Decode<'a>: Encode + Sized {
     /// Reads the message and returns it with the bytes after its last field.
     ///
     /// # Errors
     /// A field is cut off or over its maximum.
-    fn decode(payload: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError>
-    where
-        Self: Sized;
+    #[inline]
+    fn decode(payload: &'a [u8]) -> Result<(Self, &'a [u8]), DecodeError> {
+        match Self::read(payload) {
+            Some(read) => Ok(read),
+            None => Err(Self::fault(payload)),
+        }
+    }
+
+    /// What [`decode`](Self::decode) gives, without the reason: an error is 56 bytes that the compiler would carry
+    /// through every field, and the hot path would go through memory.
+    #[doc(hidden)]
+    fn read(payload: &'a [u8]) -> Option<(Self, &'a [u8])>;
+
+    /// Why `read` finds nothing: walks the fields once more, out of line.
+    #[doc(hidden)]
+    fn fault(payload: &'a [u8]) -> DecodeError;
 }
 
 /// A message that can be written.
@@ -188,11 +201,42 @@ impl<'a> Message<'a> {
     /// The length in the header is not looked at: `payload` is what the frame holds. Trailing bytes come back
     /// untouched.
     ///
+    /// Shares are nearly all that a pool receives. They are decoded where this is called, so that the compiler sees
+    /// through the enum and keeps their fields in registers; all else is decoded out of line.
+    ///
     /// # Errors
     /// The extension or message is unknown, the message is of another protocol, or a field is cut off or over its
     /// maximum.
-    #[inline]
+    #[inline(always)]
     pub fn decode(
+        header: FrameHeader,
+        payload: &'a [u8],
+        protocol: Protocol,
+    ) -> Result<Decoded<'a>, DecodeError> {
+        if let (0, Protocol::Mining) = (header.extension_type, protocol) {
+            const STANDARD: u8 = MessageKind::SubmitSharesStandard.row().msg_type;
+            const EXTENDED: u8 = MessageKind::SubmitSharesExtended.row().msg_type;
+            match header.msg_type {
+                STANDARD => return Self::decode_as::<SubmitSharesStandard>(payload),
+                EXTENDED => return Self::decode_as::<SubmitSharesExtended<'a>>(payload),
+                _ => {}
+            }
+        }
+        Self::decode_any(header, payload, protocol)
+    }
+
+    /// Decodes a message of a type.
+    #[inline(always)]
+    fn decode_as<M: Decode<'a> + Into<Self>>(payload: &'a [u8]) -> Result<Decoded<'a>, DecodeError> {
+        match M::read(payload) {
+            Some((message, trailing)) => Ok(Decoded { message: message.into(), trailing }),
+            None => Err(M::fault(payload)),
+        }
+    }
+
+    /// Decodes a message of any kind.
+    #[inline(never)]
+    fn decode_any(
         header: FrameHeader,
         payload: &'a [u8],
         protocol: Protocol,

@@ -6,7 +6,7 @@
 //! characters.
 
 use super::{Decode, Decoded, Direction, Encode, Field, Protocol, Row, at_most_a_frame, encode_frame};
-use crate::error::{DecodeError, EncodeError, EncodeErrorKind};
+use crate::error::{DecodeError, DecodeErrorKind, EncodeError, EncodeErrorKind};
 use crate::wire::{Wire, Writer};
 
 messages! {
