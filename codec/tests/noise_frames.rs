@@ -1,4 +1,5 @@
 //! Sealing, opening and deframing between our two sides: sizes, splits, tampering, bounds.
+#![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use adit_codec::{

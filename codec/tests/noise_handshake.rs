@@ -1,4 +1,5 @@
 //! The handshake between our two sides: agreement, tampering, identity.
+#![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use adit_codec::{

@@ -1,4 +1,5 @@
 //! Live against SRI's `noise_sv2` and `codec_sv2`: handshakes and frames, with either side as the initiator.
+#![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,5 @@
 //! Authority keys, certificates and pool URLs, against the specification's vector and SRI's test pair.
+#![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use adit_codec::{

@@ -1,4 +1,5 @@
 //! Any frames, cut anywhere: what goes in comes out, and nothing stays behind.
+#![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
 use adit_codec::{

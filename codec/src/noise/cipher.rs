@@ -62,7 +62,8 @@ impl CipherState {
         Ok(bytes)
     }
 
-    /// Decrypts in place. `key` is this state's. If the tag does not match, the nonce stays and `text` holds no plaintext.
+    /// Decrypts in place. `key` is this state's. If the tag does not match, the nonce stays and `text` holds no
+    /// plaintext.
     #[inline]
     pub(super) fn open(
         &mut self,
@@ -132,7 +133,7 @@ mod tests {
     const TEXT: &[u8; 114] = b"Ladies and Gentlemen of the class of '99: If I could offer you \
         only one tip for the future, sunscreen would be it.";
 
-    /// RFC 8439, 2.8.2. Its nonce's first four bytes are not zero, which Noise's always are, so it goes past `ring_nonce`.
+    /// RFC 8439, 2.8.2. Its nonce does not begin with four zero bytes, as Noise's do, so it goes past `ring_nonce`.
     #[test]
     fn aead_meets_rfc_8439() {
         let key: [u8; 32] = core::array::from_fn(|i| 0x80 + i as u8);

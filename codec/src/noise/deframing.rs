@@ -149,7 +149,7 @@ impl SecureDeframer {
         Ok(Some((header, &partial.bytes)))
     }
 
-    /// The header of the current frame: the one known already, or the next of the stream. None if the input ends before.
+    /// The header of the current frame: the one known already, or the stream's next. None if the input ends before.
     fn next_header(
         &mut self,
         key: &RingKey,

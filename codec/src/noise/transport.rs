@@ -287,7 +287,8 @@ impl Sealer {
         Ok(buffer.len())
     }
 
-    /// Seals a copy of `frame` into `out`, for one frame that goes to many connections. Returns the sealed frame's length.
+    /// Seals a copy of `frame` into `out`, for one frame that goes to many connections. Returns the sealed frame's
+    /// length.
     ///
     /// # Errors
     /// [`SealError`]; no nonce was used.

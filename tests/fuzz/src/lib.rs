@@ -10,4 +10,5 @@
 //! in the package's `tests/fuzz_stable.rs`.
 
 pub mod codec;
+pub mod noise;
 pub mod stable;
