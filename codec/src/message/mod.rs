@@ -160,8 +160,8 @@ pub trait Decode<'a>: Encode + Sized {
         }
     }
 
-    /// What [`decode`](Self::decode) gives, without the reason: an error is 56 bytes that the compiler would carry
-    /// through every field, and the hot path would go through memory.
+    /// What [`decode`](Self::decode) gives, without the reason: an error carried through every field (48 bytes)
+    /// would keep the message in memory, with a stalled load where two 8-byte stores are read as 16 bytes.
     #[doc(hidden)]
     fn read(payload: &'a [u8]) -> Option<(Self, &'a [u8])>;
 
