@@ -1,1 +1,9 @@
-//! Simulated mining devices; the program adit-loadgen.
+//! Simulated mining devices.
+//!
+//! [`miner`] hashes for real, on the CPU: it proves a pool end to end, with real shares and real blocks. The network
+//! (`connection`) is apart from what the miner says on it, which is the client's state machine of `adit-proto`.
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod miner;
+pub mod summary;
