@@ -141,16 +141,40 @@ fn start_shard(
         sizes,
         origin,
     };
-    // A placement that fails is noticed only on the new thread, and takes what was moved there with it: it is tried first.
-    let placement = if can_pin(cpu) { Placement::Fixed(cpu) } else { Placement::Unbound };
+    // A placement that fails does so before the shard is taken: then it is started on any CPU.
+    let parts = Arc::new(Mutex::new(Some((shard_config, links))));
+    match launch(index, Placement::Fixed(cpu), &parts) {
+        Err(_) if take(&parts, |parts| parts.is_some()) => launch(index, Placement::Unbound, &parts),
+        result => result,
+    }
+}
+
+/// What a shard's thread takes with it, once it runs.
+type Parts = Mutex<Option<(ShardConfig, ShardLinks)>>;
+
+fn take<T>(parts: &Parts, with: impl FnOnce(&mut Option<(ShardConfig, ShardLinks)>) -> T) -> T {
+    with(&mut parts.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Starts a shard's thread and waits until it serves.
+fn launch(
+    index: usize,
+    placement: Placement,
+    parts: &Arc<Parts>,
+) -> Result<ExecutorJoinHandle<()>, StartError> {
     let (report, reported) = bounded(1);
     let executor = |cause: String| StartError::Executor { shard: index, cause };
+    let parts = Arc::clone(parts);
     let thread = LocalExecutorBuilder::new(placement)
-        .name(&format!("adit-shard-{shard}"))
+        .name(&format!("adit-shard-{index}"))
         .io_memory(EXECUTOR_MEMORY)
         .ring_depth(EXECUTOR_RING_DEPTH)
-        .spawn(move || run_shard(shard_config, links, report))
-        .map_err(|error| executor(error.to_string()))?;
+        .spawn(move || async move {
+            if let Some((config, links)) = take(&parts, Option::take) {
+                run_shard(config, links, report).await;
+            }
+        })
+        .map_err(|error| executor_error(index, &error))?;
     match reported.recv_timeout(START_PATIENCE) {
         Ok(Ok(())) => Ok(thread),
         Ok(Err(error)) => {
@@ -200,19 +224,6 @@ impl Drop for PanicReport {
             let _ = self.log.try_send(LogEvent::ShardFailed { shard: self.shard, cause });
         }
     }
-}
-
-/// Whether this process may run on a CPU.
-fn can_pin(cpu: usize) -> bool {
-    std::thread::spawn(move || {
-        LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .io_memory(EXECUTOR_MEMORY)
-            .ring_depth(2)
-            .make()
-            .is_ok()
-    })
-    .join()
-    .unwrap_or(false)
 }
 
 /// Sorts what an executor's rings can fail with.

@@ -100,6 +100,7 @@ impl Shard {
         self.core.leave(&self.links.stop);
         self.core.publish_counters();
         self.links.counters.set_over();
+        self.waiter.close().await;
     }
 
     async fn serve(&mut self) -> std::io::Result<()> {

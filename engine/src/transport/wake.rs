@@ -104,6 +104,14 @@ impl Waiter {
         })
         .await
     }
+
+    /// Closes the descriptor now; dropping would leave that to an executor that may be about to end.
+    pub async fn close(mut self) {
+        self.read = None;
+        if let Some(file) = Rc::into_inner(self.file) {
+            let _ = file.close().await;
+        }
+    }
 }
 
 #[cfg(test)]
