@@ -13,6 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::sync::Arc;
 use alloc::vec;
+use alloc::vec::Vec;
 use core::cell::OnceCell;
 use core::time::Duration;
 
@@ -337,9 +338,11 @@ impl Work {
                 if self.activation.is_none()
                     && (!template.future_template || tip.prev_hash.template_id == template.template_id) =>
             {
+                // SetNewPrevHash ends the future jobs of clients, not the templates behind them.
+                let pending: Vec<_> = self.futures().map(|index| self.jobs[index].source.clone()).collect();
                 self.announce_future(source);
-                let index = self.jobs.len() - 1;
-                self.activate(index, now);
+                self.activate(self.jobs.len() - 1, now);
+                pending.into_iter().for_each(|source| self.announce_future(source));
             }
             _ => self.announce_future(source),
         }
