@@ -1,6 +1,7 @@
 //! The embedded node accepts what a pool mines from its templates, refuses what is wrong, and outlives restarts.
 //!
 //! Whether a block was really accepted is asked of Bitcoin Core's library on the closed data directory, not of the node.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

@@ -7,6 +7,8 @@
     reason = "tests; each program uses a part"
 )]
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -310,4 +312,44 @@ pub fn blocks_on_disk(chain: Chain, directory: &Path) -> Vec<bitcoin::Block> {
 
 pub fn txids(block: &bitcoin::Block) -> Vec<Txid> {
     block.txdata.iter().map(Transaction::compute_txid).collect()
+}
+
+/// One HTTP exchange with JSON-RPC: the status and the body.
+pub fn http(address: SocketAddr, head: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!(
+        "POST / HTTP/1.1\r\nHost: node\r\nConnection: close\r\n{head}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // A server that refuses a large body may close before it has read all of it.
+    let _ = stream.write_all(request.as_bytes());
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    let status = answer.split(' ').nth(1).expect("a status line").parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, body.to_owned())
+}
+
+/// One call of JSON-RPC: the result, or code and message.
+pub fn rpc(
+    address: SocketAddr,
+    method: &str,
+    params: serde_json::Value,
+) -> Result<serde_json::Value, (i64, String)> {
+    let request = serde_json::json!({"jsonrpc": "1.0", "id": "test", "method": method, "params": params});
+    let (status, body) = http(address, "", &request.to_string());
+    let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["id"], "test");
+    match &answer["error"] {
+        serde_json::Value::Null => {
+            assert_eq!(status, 200);
+            Ok(answer["result"].clone())
+        }
+        error => {
+            assert_ne!(status, 200);
+            Err((error["code"].as_i64().unwrap(), error["message"].as_str().unwrap().to_owned()))
+        }
+    }
 }

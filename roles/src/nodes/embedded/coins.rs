@@ -82,3 +82,66 @@ impl Coins {
         self.unspent.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::constants::genesis_block;
+    use bitcoin::{Amount, Network, Sequence, TxIn, Witness};
+
+    /// Blocks whose transactions spend each other, within a block as well, taken back in the opposite order.
+    #[test]
+    fn what_is_taken_back_was_never_there() {
+        let genesis = genesis_block(Network::Regtest);
+        let mut coins = Coins::default();
+        coins.connect(&genesis, 0);
+        assert_eq!(coins.len(), 0, "the genesis block pays nobody");
+
+        let mut states = Vec::new();
+        let mut blocks = Vec::new();
+        let mut open: Vec<OutPoint> = Vec::new();
+        for height in 1..20u32 {
+            let mut block = genesis.clone();
+            block.header.prev_blockhash = genesis.block_hash();
+            block.txdata[0].lock_time = bitcoin::absolute::LockTime::from_consensus(height);
+            for part in 0..height % 4 {
+                let Some(place) = open.pop() else { break };
+                let output =
+                    TxOut { value: Amount::from_sat(u64::from(part)), script_pubkey: ScriptBuf::new() };
+                let burnt = TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new_op_return([1]) };
+                let transaction = Transaction {
+                    input: vec![TxIn {
+                        previous_output: place,
+                        script_sig: ScriptBuf::new(),
+                        sequence: Sequence::MAX,
+                        witness: Witness::new(),
+                    }],
+                    output: vec![output.clone(), burnt, output],
+                    ..genesis.txdata[0].clone()
+                };
+                // The next may spend what was just made.
+                open.extend(spendable_outputs(&transaction).map(|(place, _)| place));
+                block.txdata.push(transaction);
+            }
+            open.insert(0, OutPoint { txid: block.txdata[0].compute_txid(), vout: 0 });
+            let before = coins.unspent.clone();
+            let mut spent = Vec::new();
+            let mut seen = before.clone();
+            for transaction in &block.txdata[1..] {
+                spent.push(vec![seen.remove(&transaction.input[0].previous_output).unwrap()]);
+                for (place, output) in spendable_outputs(transaction) {
+                    seen.insert(place, Coin { output: output.clone(), height, coinbase: false });
+                }
+            }
+            coins.connect(&block, height);
+            states.push(before);
+            blocks.push((block, spent));
+        }
+        assert!(coins.len() > 10);
+        assert!(open.iter().all(|place| coins.find(place).is_some()));
+        for ((block, spent), before) in blocks.into_iter().zip(states).rev() {
+            coins.disconnect(&block, spent);
+            assert_eq!(coins.unspent, before);
+        }
+    }
+}

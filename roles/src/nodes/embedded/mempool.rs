@@ -233,3 +233,159 @@ impl Mempool {
         entries.into_iter().map(|entry| (entry.checked.transaction, entry.raw)).collect()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use bitcoin::absolute::LockTime;
+    use bitcoin::consensus::serialize;
+    use bitcoin::hashes::Hash;
+    use bitcoin::transaction::Version;
+    use bitcoin::{Amount, ScriptBuf, Sequence, TxIn, Witness};
+    use std::collections::HashSet;
+
+    /// A coin of the chain.
+    pub(in super::super) fn coin(number: u8) -> OutPoint {
+        OutPoint { txid: Txid::from_byte_array([number; 32]), vout: 0 }
+    }
+
+    /// A transaction that nobody signed; `weight` is what it claims to weigh.
+    pub(in super::super) fn spend(from: &[OutPoint], outputs: u64, fee_sat: u64, weight: u64) -> Checked {
+        let input = from.iter().map(|place| TxIn {
+            previous_output: *place,
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        });
+        let output = |value| TxOut {
+            value: Amount::from_sat(value),
+            script_pubkey: ScriptBuf::from_bytes(vec![0x51]),
+        };
+        let transaction = Transaction {
+            version: Version::TWO,
+            lock_time: LockTime::ZERO,
+            input: input.collect(),
+            output: (1..=outputs).map(output).collect(),
+        };
+        let txid = transaction.compute_txid();
+        Checked { transaction, txid, spent: Vec::new(), fee_sat, weight, sigops: 4 }
+    }
+
+    pub(in super::super) fn insert(mempool: &mut Mempool, checked: &Checked) -> Result<(), Full> {
+        mempool.insert(checked.clone(), serialize(&checked.transaction).into())
+    }
+
+    pub(in super::super) fn output(checked: &Checked, vout: u32) -> OutPoint {
+        OutPoint { txid: checked.txid, vout }
+    }
+
+    /// Everything that the module's first lines promise.
+    fn check_invariants(mempool: &Mempool) {
+        let entries: HashSet<Txid> = mempool.entries.keys().copied().collect();
+        assert_eq!(mempool.weight, mempool.entries().map(|entry| entry.checked.weight).sum::<u64>());
+        assert_eq!(mempool.by_rate.iter().map(|(_, txid)| *txid).collect::<HashSet<_>>(), entries);
+        let mut spent = HashSet::new();
+        for entry in mempool.entries() {
+            for input in &entry.checked.transaction.input {
+                let place = input.previous_output;
+                assert!(spent.insert(place), "one spender for each output");
+                assert_eq!(mempool.spender(&place), Some(&entry.checked.txid));
+                assert_eq!(entry.parents.contains(&place.txid), entries.contains(&place.txid));
+                if let Some(parent) = mempool.entry(&place.txid) {
+                    assert!(parent.arrival < entry.arrival && parent.children.contains(&entry.checked.txid));
+                }
+            }
+            assert!(entry.children.is_subset(&entries.iter().copied().collect()));
+            assert!(mempool.with_ancestors(entry.checked.txid).len() <= FAMILY_COUNT_MAX);
+            assert!(mempool.with_descendants(entry.checked.txid).len() <= FAMILY_COUNT_MAX);
+        }
+        assert_eq!(mempool.spends.len(), spent.len());
+        assert!(
+            mempool.len() <= mempool.limits.transactions_max && mempool.weight <= mempool.limits.weight_max
+        );
+    }
+
+    #[test]
+    fn the_least_fee_rate_makes_room_with_its_descendants() {
+        let mut mempool = Mempool::new(MempoolLimits { transactions_max: 3, weight_max: 4_000 });
+        let poor = spend(&[coin(1)], 2, 100, 1_000);
+        let child = spend(&[output(&poor, 0)], 1, 9_000, 1_000);
+        let rich = spend(&[coin(2)], 1, 5_000, 1_000);
+        for one in [&poor, &child, &rich] {
+            assert_eq!(insert(&mut mempool, one), Ok(()));
+        }
+        assert_eq!(insert(&mut mempool, &spend(&[coin(3)], 1, 50, 1_000)), Err(Full::Mempool));
+        check_invariants(&mempool);
+        assert_eq!(insert(&mut mempool, &spend(&[coin(4)], 1, 2_000, 1_000)), Ok(()));
+        check_invariants(&mempool);
+        assert_eq!((mempool.len(), mempool.entry(&child.txid).is_some()), (2, false));
+        assert_eq!(insert(&mut mempool, &spend(&[coin(5)], 1, 90_000, 3_000)), Ok(()));
+        assert_eq!((mempool.len(), mempool.weight()), (2, 4_000));
+        check_invariants(&mempool);
+    }
+
+    #[test]
+    fn a_block_takes_its_transactions_and_what_conflicts() {
+        let mut mempool = Mempool::new(MempoolLimits::default());
+        let mined = spend(&[coin(1)], 1, 100, 1_000);
+        let child = spend(&[output(&mined, 0)], 1, 100, 1_000);
+        let loser = spend(&[coin(2)], 1, 100, 1_000);
+        let orphan = spend(&[output(&loser, 0), output(&child, 0)], 1, 100, 1_000);
+        for one in [&mined, &child, &loser, &orphan] {
+            assert_eq!(insert(&mut mempool, one), Ok(()));
+        }
+        let winner = spend(&[coin(2)], 2, 100, 1_000);
+        let mut block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        block.txdata.extend([mined.transaction.clone(), winner.transaction]);
+        mempool.connect(&block);
+        check_invariants(&mempool);
+        assert_eq!(mempool.entries().map(|entry| entry.checked.txid).collect::<Vec<_>>(), [child.txid]);
+        assert!(mempool.with_ancestors(child.txid).len() == 1);
+    }
+
+    /// Random families, blocks and evictions; a seed that fails is printed with its step.
+    #[test]
+    fn invariants_hold_under_random_use() {
+        for seed in 1..40u64 {
+            let mut state = seed;
+            let mut random = |below: u64| {
+                // Xorshift: enough to vary the steps.
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state % below
+            };
+            let mut mempool = Mempool::new(MempoolLimits { transactions_max: 30, weight_max: 40_000 });
+            let mut places: Vec<OutPoint> = (0..40).map(coin).collect();
+            for step in 0..200 {
+                if random(12) == 0 {
+                    let mut block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+                    let entries: Vec<Transaction> =
+                        mempool.entries().map(|entry| entry.checked.transaction.clone()).collect();
+                    block.txdata.extend(entries.into_iter().take(random(4) as usize));
+                    mempool.connect(&block);
+                } else {
+                    let from: BTreeSet<OutPoint> =
+                        (0..=random(3)).map(|_| places[random(places.len() as u64) as usize]).collect();
+                    if from.iter().any(|place| mempool.spender(place).is_some()) {
+                        continue;
+                    }
+                    let from: Vec<OutPoint> = from.into_iter().collect();
+                    let mut checked = spend(&from, 1 + random(3), random(10_000), 400 + random(3_000));
+                    // No txid comes twice, as on a chain.
+                    checked.transaction.lock_time = LockTime::from_consensus(step);
+                    checked.txid = checked.transaction.compute_txid();
+                    if insert(&mut mempool, &checked).is_ok() {
+                        places.extend(
+                            (0..checked.transaction.output.len() as u32).map(|vout| output(&checked, vout)),
+                        );
+                    }
+                }
+                check_invariants(&mempool);
+            }
+            let all = mempool.take_all();
+            check_invariants(&mempool);
+            assert!(mempool.len() == 0 && !all.is_empty(), "seed {seed}");
+        }
+    }
+}

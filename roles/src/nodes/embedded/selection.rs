@@ -121,3 +121,75 @@ fn renew_descendants(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::mempool::MempoolLimits;
+    use super::super::mempool::tests::{coin, insert, output, spend};
+    use super::*;
+
+    const ROOM: Room = Room { weight: 10_000, sigops: 100 };
+
+    fn fees(selection: &Selection<'_>) -> Vec<u64> {
+        selection.entries.iter().map(|entry| entry.checked.fee_sat).collect()
+    }
+
+    #[test]
+    fn a_child_pays_for_its_parents() {
+        let mut mempool = Mempool::new(MempoolLimits::default());
+        let parent = spend(&[coin(1)], 2, 0, 1_000);
+        let child = spend(&[output(&parent, 0)], 1, 9_000, 1_000);
+        let sibling = spend(&[output(&parent, 1)], 1, 2_000, 1_000);
+        let alone = spend(&[coin(2)], 1, 3_000, 1_000);
+        for one in [&parent, &child, &sibling, &alone] {
+            assert_eq!(insert(&mut mempool, one), Ok(()));
+        }
+        let selection = select(&mempool, ROOM);
+        // Parent and child make 4,500 for 1,000 units; the sibling needs no parent any more.
+        assert_eq!(fees(&selection), [0, 9_000, 3_000, 2_000]);
+        assert_eq!((selection.fees_sat, selection.weight, selection.sigops), (14_000, 4_000, 16));
+        // Without room for the package its child has no place either.
+        assert_eq!(fees(&select(&mempool, Room { weight: 1_999, sigops: 100 })), [3_000]);
+        assert_eq!(fees(&select(&mempool, Room { weight: 2_000, sigops: 100 })), [0, 9_000]);
+        assert_eq!(fees(&select(&mempool, Room { weight: 10_000, sigops: 9 })), [0, 9_000]);
+    }
+
+    #[test]
+    fn a_rich_ancestor_does_not_carry_poor_descendants() {
+        let mut mempool = Mempool::new(MempoolLimits::default());
+        let rich = spend(&[coin(1)], 1, 20_000, 1_000);
+        let poor = spend(&[output(&rich, 0)], 1, 10, 1_000);
+        let middle = spend(&[coin(2)], 1, 1_000, 1_000);
+        for one in [&rich, &poor, &middle] {
+            assert_eq!(insert(&mut mempool, one), Ok(()));
+        }
+        assert_eq!(fees(&select(&mempool, ROOM)), [20_000, 1_000, 10]);
+        assert_eq!(fees(&select(&mempool, Room { weight: 2_000, sigops: 100 })), [20_000, 1_000]);
+    }
+
+    #[test]
+    fn parents_come_before_children_whatever_they_pay() {
+        let mut mempool = Mempool::new(MempoolLimits::default());
+        for family in 0..20u8 {
+            let mut last = spend(&[coin(family)], 1, u64::from(family) * 37 % 11, 500);
+            assert_eq!(insert(&mut mempool, &last), Ok(()));
+            for generation in 0..9u64 {
+                last = spend(&[output(&last, 0)], 1, (u64::from(family) + generation * 7) % 13 * 100, 500);
+                assert_eq!(insert(&mut mempool, &last), Ok(()));
+            }
+        }
+        for weight in [0, 499, 500, 20_000, 50_000, 1_000_000] {
+            let selection = select(&mempool, Room { weight, sigops: 10_000 });
+            assert!(selection.weight <= weight);
+            assert!(weight < 1_000_000 || selection.entries.len() == 200);
+            let mut placed = HashSet::new();
+            for entry in &selection.entries {
+                for input in &entry.checked.transaction.input {
+                    let parent = input.previous_output.txid;
+                    assert!(mempool.entry(&parent).is_none() || placed.contains(&parent));
+                }
+                assert!(placed.insert(entry.checked.txid));
+            }
+        }
+    }
+}
