@@ -55,18 +55,29 @@ pub(crate) const fn expand(block: &[u32; 16]) -> Schedule {
     w
 }
 
+/// One round, whose words keep their places: the names move instead.
+macro_rules! round {
+    ($a:ident, $b:ident, $c:ident, $d:ident, $e:ident, $f:ident, $g:ident, $h:ident, $kw:expr) => {
+        let s1 = $e.rotate_right(6) ^ $e.rotate_right(11) ^ $e.rotate_right(25);
+        let t1 = $h.wrapping_add(s1).wrapping_add($g ^ ($e & ($f ^ $g))).wrapping_add($kw);
+        let s0 = $a.rotate_right(2) ^ $a.rotate_right(13) ^ $a.rotate_right(22);
+        $d = $d.wrapping_add(t1);
+        $h = t1.wrapping_add(s0).wrapping_add(($a & $b) | ($c & ($a | $b)));
+    };
+}
+
 /// The 64 rounds and the final addition, over an expanded schedule.
 pub(crate) fn compress_const(state: &mut State, schedule: &Schedule) {
     let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
-    for kw in schedule {
-        let s1 = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
-        let ch = (e & f) ^ (!e & g);
-        let t1 = h.wrapping_add(s1).wrapping_add(ch).wrapping_add(*kw);
-        let s0 = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
-        let maj = (a & b) ^ (a & c) ^ (b & c);
-        let t2 = s0.wrapping_add(maj);
-        (h, g, f, e) = (g, f, e, d.wrapping_add(t1));
-        (d, c, b, a) = (c, b, a, t1.wrapping_add(t2));
+    for kw in schedule.as_chunks::<8>().0 {
+        round!(a, b, c, d, e, f, g, h, kw[0]);
+        round!(h, a, b, c, d, e, f, g, kw[1]);
+        round!(g, h, a, b, c, d, e, f, kw[2]);
+        round!(f, g, h, a, b, c, d, e, kw[3]);
+        round!(e, f, g, h, a, b, c, d, kw[4]);
+        round!(d, e, f, g, h, a, b, c, kw[5]);
+        round!(c, d, e, f, g, h, a, b, kw[6]);
+        round!(b, c, d, e, f, g, h, a, kw[7]);
     }
     for (word, add) in state.iter_mut().zip([a, b, c, d, e, f, g, h]) {
         *word = word.wrapping_add(add);

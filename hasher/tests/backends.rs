@@ -59,6 +59,48 @@ fn one_message_of_every_length() {
     }
 }
 
+/// One full pass and one that is padded of every kernel, against known good: short enough for Miri, which also runs
+/// instructions that the machine has not (see the module `arch`).
+#[test]
+fn every_kernel_once() {
+    let (prefix, suffix, path) = (bytes(20, 50), bytes(21, 30), [[6; 32]]);
+    let job = CoinbaseJob::new(&prefix, 32, &suffix, &path).unwrap();
+    for backend in Backend::ALL {
+        let Some(hasher) = Hasher::forced(backend) else { continue };
+        for size in [1, 2, 5, 16] {
+            let headers = headers(22, size);
+            let mut digests = vec![Digest::default(); size];
+            hasher.header_digests(&headers, &mut digests);
+            for (header, digest) in headers.iter().zip(digests) {
+                assert_eq!(digest.0, double_sha256(header), "{backend}");
+            }
+        }
+        for size in [7, 16] {
+            let extranonces = bytes(23, 32 * size);
+            let mut roots = vec![[0; 32]; size];
+            hasher.merkle_roots(&job, &extranonces, &mut roots);
+            for (extranonce, root) in extranonces.chunks(32).zip(roots) {
+                assert_eq!(
+                    root,
+                    merkle_root_by_hand(&[&prefix, extranonce, &suffix].concat(), &path),
+                    "{backend}"
+                );
+            }
+        }
+        let header = headers(24, 1)[0];
+        let digests = nonces_by_hand(&header, 3..=22);
+        // A target that is one of the digests: it is met by itself, and by about half of the others.
+        let target = Target::from_le_bytes(digests[4].1.0);
+        let mut found = Vec::new();
+        assert_eq!(hasher.scan_nonces(&header, 3, 20, &target, &mut found, 20), 20);
+        let meet: Vec<u32> =
+            digests.iter().filter(|(_, digest)| target.is_met_by(digest)).map(|(nonce, _)| *nonce).collect();
+        assert!(meet.contains(&7));
+        assert_eq!(found, meet, "{backend}");
+        println!("{backend}: checked");
+    }
+}
+
 #[test]
 fn headers_at_every_batch_size() {
     for (name, hasher) in hashers() {

@@ -165,6 +165,7 @@ impl<const LANES: usize> Streams<LANES> for Interleaved<LANES> {
                         }
                     });
                 }
+                keep_interleaved(&mut abef);
             };
         }
         sixteen_groups!(group);
@@ -183,6 +184,7 @@ impl<const LANES: usize> Streams<LANES> for Interleaved<LANES> {
                         abef[n] = _mm_sha256rnds2_epu32(abef[n], cdgh[n], _mm_shuffle_epi32::<0x0e>(kw));
                     });
                 }
+                keep_interleaved(&mut abef);
             };
         }
         sixteen_groups!(group);
@@ -235,6 +237,27 @@ impl<const LANES: usize> Interleaved<LANES> {
         }
         self
     }
+}
+
+/// Makes what follows depend on all messages. Without it the compiler, which sees that they are independent, does one
+/// after the other in straight-line code: 102 ns a header instead of 58 on a Zen 3.
+#[inline(always)]
+fn keep_interleaved<const LANES: usize>(abef: &mut [__m128i; LANES]) {
+    // Miri runs no assembly, and needs none here.
+    #[cfg(not(miri))]
+    if let [first, second] = &mut abef[..] {
+        // SAFETY: a comment is no instruction. States exist only where the CPU has SSE4.1, so the registers are there.
+        unsafe {
+            core::arch::asm!(
+                "# {0} {1}",
+                inout(xmm_reg) * first,
+                inout(xmm_reg) * second,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+    }
+    #[cfg(miri)]
+    let _ = abef;
 }
 
 #[inline(always)]

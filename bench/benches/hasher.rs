@@ -1,0 +1,130 @@
+//! The hasher's boundary: headers by batch size, merkle roots by depth and lanes, nonce scans; each backend that this CPU can
+//! run beside the choice that `Hasher::detect` makes and beside `sha2`.
+//!
+//! `cargo bench -p adit-bench --bench hasher`; throughput is in messages, so criterion's `elem/s` is headers, roots or
+//! nonces per second.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use adit_hasher::{Backend, BatchHash, CoinbaseJob, Digest, Hasher, Target};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
+use sha2::Sha256;
+
+/// A full extranonce as SRI's pool grants it.
+const EXTRANONCE_LEN: usize = 20;
+
+/// A coinbase of 247 bytes, as a pool with one payout and a witness commitment sends it.
+const COINBASE_PREFIX_LEN: usize = 102;
+const COINBASE_SUFFIX_LEN: usize = 125;
+
+fn hashers() -> Vec<(String, Hasher)> {
+    let detected = Hasher::detect();
+    println!("detected: {}", detected.describe());
+    let forced =
+        Backend::ALL.into_iter().filter_map(|backend| Some((backend.to_string(), Hasher::forced(backend)?)));
+    forced.chain([("detected".to_owned(), detected)]).collect()
+}
+
+fn sha2_double(message: &[u8]) -> [u8; 32] {
+    use sha2::Digest as _;
+    Sha256::digest(Sha256::digest(message)).into()
+}
+
+fn group<'a>(criterion: &'a mut Criterion, name: &str, messages: usize) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group.throughput(Throughput::Elements(messages as u64));
+    group
+}
+
+fn headers(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
+    for size in [1usize, 2, 4, 5, 8, 9, 16, 32, 64, 256] {
+        let headers: Vec<[u8; 80]> = (0..size).map(|i| [i as u8; 80]).collect();
+        let mut digests = vec![Digest::default(); size];
+        let mut group = group(criterion, "headers", size);
+        for (name, hasher) in hashers {
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    hasher.header_digests(black_box(&headers), &mut digests);
+                    black_box(&mut digests);
+                });
+            });
+        }
+        group.bench_function(BenchmarkId::new("sha2", size), |bencher| {
+            bencher.iter(|| {
+                for (header, digest) in black_box(&headers).iter().zip(&mut digests) {
+                    digest.0 = sha2_double(header);
+                }
+                black_box(&mut digests);
+            });
+        });
+        group.finish();
+    }
+}
+
+fn merkle_roots(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
+    let (prefix, suffix) = ([1; COINBASE_PREFIX_LEN], [2; COINBASE_SUFFIX_LEN]);
+    for depth in [0usize, 4, 8, 12] {
+        let path = vec![[3; 32]; depth];
+        let job = CoinbaseJob::new(&prefix, EXTRANONCE_LEN, &suffix, &path).expect("a job within the limits");
+        for size in [1usize, 2, 4, 8, 16, 64] {
+            let extranonces: Vec<u8> = (0..size * EXTRANONCE_LEN).map(|i| i as u8).collect();
+            let mut roots = vec![[0; 32]; size];
+            let mut group = group(criterion, &format!("merkle roots, depth {depth}"), size);
+            for (name, hasher) in hashers {
+                group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                    bencher.iter(|| {
+                        hasher.merkle_roots(&job, black_box(&extranonces), &mut roots);
+                        black_box(&mut roots);
+                    });
+                });
+            }
+            group.bench_function(BenchmarkId::new("sha2", size), |bencher| {
+                let mut coinbase = [&prefix[..], &[0; EXTRANONCE_LEN], &suffix].concat();
+                bencher.iter(|| {
+                    let rows = black_box(&extranonces).chunks_exact(EXTRANONCE_LEN);
+                    for (extranonce, root) in rows.zip(&mut roots) {
+                        coinbase[COINBASE_PREFIX_LEN..][..EXTRANONCE_LEN].copy_from_slice(extranonce);
+                        let mut node = [0; 64];
+                        *root = sha2_double(&coinbase);
+                        for sibling in &path {
+                            node[..32].copy_from_slice(root);
+                            node[32..].copy_from_slice(sibling);
+                            *root = sha2_double(&node);
+                        }
+                    }
+                    black_box(&mut roots);
+                });
+            });
+            group.finish();
+        }
+    }
+}
+
+fn scans(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
+    const NONCES: u32 = 4096;
+    // Nothing meets it: the whole range is tried.
+    let target = Target::from_le_bytes([0; 32]);
+    let mut group = group(criterion, "nonces", NONCES as usize);
+    for (name, hasher) in hashers {
+        let mut found = Vec::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| hasher.scan_nonces(black_box(&[5; 80]), 0, NONCES, &target, &mut found, 1));
+        });
+    }
+    group.finish();
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(50))
+        .measurement_time(Duration::from_millis(200))
+        .sample_size(20)
+        .without_plots()
+        .configure_from_args();
+    let hashers = hashers();
+    headers(&mut criterion, &hashers);
+    merkle_roots(&mut criterion, &hashers);
+    scans(&mut criterion, &hashers);
+    criterion.final_summary();
+}
