@@ -11,7 +11,8 @@
 use std::fmt;
 use std::path::Path;
 
-use adit_codec::keys::{AuthorityPublicKey, Certificate, StaticKeyPair, StaticPublicKey};
+use adit_codec::keys::{AuthorityPublicKey, Certificate, StaticPublicKey};
+use adit_engine::Identity;
 
 use crate::config::Authority;
 use crate::keys::{self, CertificateFile};
@@ -25,14 +26,6 @@ pub const VALID_FROM_MARGIN_S: u32 = 3_600;
 const WARNING_BEFORE_S: u64 = 14 * 86_400;
 /// Pauses between warnings: far from expiry, on the last day, after it. In seconds.
 const WARNING_PAUSES_S: [u64; 3] = [86_400, 3_600, 600];
-
-/// What handshakes are answered with.
-pub struct Identity {
-    /// The key.
-    pub static_key: StaticKeyPair,
-    /// What vouches for it.
-    pub certificate: Certificate,
-}
 
 /// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

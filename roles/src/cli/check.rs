@@ -6,6 +6,7 @@ use std::path::Path;
 use super::{Failure, print};
 use crate::config::{Authority, PoolConfig, reference};
 use crate::keys;
+use crate::pool::pool_url;
 use crate::utc::{Span, Utc};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
@@ -26,7 +27,11 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
     let _ = writeln!(out, "- {count} miners on CPU {}", cpus.join(", "));
     let _ = writeln!(out, "- shares are hashed by {}", config.hasher.describe());
     let _ = writeln!(out, "- {}", authority(&config.authority));
-    let _ = writeln!(out, "- miners connect to {}", crate::pool_url(config, pool.listen));
+    let _ = writeln!(
+        out,
+        "- miners connect to {}",
+        pool_url(pool.public_host.as_deref(), pool.listen, config.authority.public_key())
+    );
     for warning in &config.warnings {
         let _ = writeln!(out, "Warning: {warning}");
     }

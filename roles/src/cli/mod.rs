@@ -4,14 +4,19 @@
 //! stdout, everything else to stderr.
 
 mod check;
+mod demo;
 mod failure;
 mod key;
+mod pool;
+mod signals;
 
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{LogFormat, LogLevel};
 
 pub use failure::Failure;
 
@@ -25,6 +30,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a pool
+    Pool(pool::PoolArguments),
+    /// Run a pool, a node on a private chain and CPU miners in this process
+    Demo(demo::DemoArguments),
     /// Check a configuration and print what would be used
     Check {
         /// The configuration file
@@ -36,6 +45,17 @@ enum Command {
     /// Make and look at keys and certificates
     #[command(subcommand)]
     Key(key::KeyCommand),
+}
+
+/// How the log on stderr looks; stronger than the configuration.
+#[derive(Args, Debug)]
+struct LogArguments {
+    /// The least severe events that are written: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// human or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,6 +77,8 @@ pub fn main() -> ExitCode {
         }
     };
     let done = match arguments.command {
+        Command::Pool(arguments) => pool::run(&arguments),
+        Command::Demo(arguments) => demo::run(arguments),
         Command::Check { file } => check::run(&file),
         Command::Config(ConfigCommand::Reference) => print(&crate::config::reference::markdown()),
         Command::Config(ConfigCommand::Example) => print(&crate::config::reference::example()),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey};
-use adit_hasher::Hasher;
+use adit_hasher::{Backend, Hasher};
 use bitcoin::Network;
 
 use super::{
@@ -35,31 +35,48 @@ impl Findings {
 }
 
 /// Checks what was read from a file with these mode bits that lies in `directory`.
-pub(super) fn check(reading: Reading, directory: &Path, mode: u32) -> Result<PoolConfig, Vec<Problem>> {
+pub(super) fn check(mut reading: Reading, directory: &Path, mode: u32) -> Result<PoolConfig, Vec<Problem>> {
+    resolve_paths(&mut reading.settings, directory);
+    // A wrong value elsewhere could make a key file look wrong that is not.
+    let authority_is_worth_a_look = reading.problems.is_empty();
+    assemble(reading, mode, |settings, findings| {
+        if authority_is_worth_a_look { check_authority(settings, findings) } else { None }
+    })
+}
+
+/// Checks settings that no file gave, with an authority of the caller's.
+pub(super) fn check_settings(settings: Settings, authority: Authority) -> Result<PoolConfig, Vec<Problem>> {
+    let reading = Reading { settings, lines: Lines::default(), problems: Vec::new() };
+    assemble(reading, 0o600, |_, _| Some(authority))
+}
+
+fn assemble(
+    reading: Reading,
+    mode: u32,
+    authority: impl FnOnce(&AuthoritySettings, &mut Findings) -> Option<Authority>,
+) -> Result<PoolConfig, Vec<Problem>> {
     let Reading { mut settings, lines, problems } = reading;
-    let values_are_sound = problems.is_empty();
     let mut findings = Findings { lines, problems, warnings: Vec::new() };
-    resolve_paths(&mut settings, directory);
     check_pool(&settings, &mut findings);
     check_limits(&mut settings, &mut findings);
     check_source(&settings, &mut findings);
     check_secrecy(&settings, mode, &mut findings);
     let payout = check_payout(&settings, &mut findings);
     let cpus = check_cpus(&settings, &mut findings);
-    let HasherChoice::Auto = settings.engine.hasher;
-    let hasher = Hasher::detect();
-    // A wrong value elsewhere could make a key file look wrong that is not.
-    let authority = if values_are_sound { check_authority(&settings.authority, &mut findings) } else { None };
-    match (payout, cpus, authority) {
-        (Some(payout), Some(cpus), Some(authority)) if findings.problems.is_empty() => Ok(PoolConfig {
-            settings,
-            lines: findings.lines,
-            payout,
-            authority,
-            cpus,
-            hasher,
-            warnings: findings.warnings,
-        }),
+    let hasher = check_hasher(settings.engine.hasher, &mut findings);
+    let authority = authority(&settings.authority, &mut findings);
+    match (payout, cpus, hasher, authority) {
+        (Some(payout), Some(cpus), Some(hasher), Some(authority)) if findings.problems.is_empty() => {
+            Ok(PoolConfig {
+                settings,
+                lines: findings.lines,
+                payout,
+                authority,
+                cpus,
+                hasher,
+                warnings: findings.warnings,
+            })
+        }
         _ => Err(findings.problems),
     }
 }
@@ -207,8 +224,10 @@ fn check_secrecy(settings: &Settings, mode: u32, findings: &mut Findings) {
 }
 
 fn check_payout(settings: &Settings, findings: &mut Findings) -> Option<Payout> {
-    // If it is missing, that has been said.
-    let _set = findings.lines.of("pool", "payout")?;
+    if settings.pool.payout.is_empty() && !findings.is_set("pool", "payout") {
+        // Its absence has been noticed.
+        return None;
+    }
     let network = match settings.template_source.chain {
         Chain::Regtest => Network::Regtest,
         Chain::Signet => Network::Signet,
@@ -241,6 +260,21 @@ fn check_cpus(settings: &Settings, findings: &mut Findings) -> Option<Vec<usize>
             }
         },
     }
+}
+
+fn check_hasher(choice: HasherChoice, findings: &mut Findings) -> Option<Hasher> {
+    let backend = match choice {
+        HasherChoice::Auto => return Some(Hasher::detect()),
+        HasherChoice::Portable => Backend::Portable,
+        HasherChoice::ShaNi => Backend::ShaNi,
+        HasherChoice::Avx2 => Backend::Avx2,
+        HasherChoice::Avx512 => Backend::Avx512,
+    };
+    let hasher = Hasher::forced(backend);
+    if hasher.is_none() {
+        findings.problem("engine", "hasher", format!("\"{choice}\": this CPU cannot do that; use \"auto\""));
+    }
+    hasher
 }
 
 fn check_authority(settings: &AuthoritySettings, findings: &mut Findings) -> Option<Authority> {

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey};
+use adit_engine::EngineLimits;
 use adit_hasher::Hasher;
 use adit_proto::mining::server;
 
@@ -99,6 +100,30 @@ impl PoolConfig {
     /// Every mistake that was found.
     pub fn parse(text: &str, directory: &Path, mode: u32) -> Result<Self, Vec<Problem>> {
         check::check(read(text), directory, mode)
+    }
+
+    /// Checks settings that no file gave. Paths stay as they are.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub fn from_settings(settings: Settings, authority: Authority) -> Result<Self, Vec<Problem>> {
+        check::check_settings(settings, authority)
+    }
+
+    /// The engine's bounds.
+    pub fn engine_limits(&self) -> EngineLimits {
+        let limits = &self.settings.limits;
+        EngineLimits {
+            connections_max: limits.connections_max,
+            connections_per_address_max: limits.connections_per_address_max,
+            handshakes_per_second_max: limits.handshakes_per_second_max,
+            handshake_timeout: Duration::from_secs_f64(limits.handshake_timeout_s),
+            send_buffer_bytes_max: limits.send_buffer_bytes_max,
+            frame_payload_len_max: limits.frame_payload_len_max,
+            close_timeout: Duration::from_secs_f64(limits.close_timeout_s),
+            delivery_timeout: Duration::from_secs_f64(limits.delivery_timeout_s),
+            log_lines_per_second_max: limits.log_lines_per_second_max,
+        }
     }
 
     /// The server's settings, for the shard 0; the engine fills in the others.

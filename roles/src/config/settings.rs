@@ -6,6 +6,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use adit_engine::EngineLimits;
+
 use super::setting::{Cpus, Kind, Secret, Setting, Value, choice};
 
 /// Whether a key must stand in the file.
@@ -155,6 +157,14 @@ choice! {
     HasherChoice:
     /// The fastest that the CPU has, measured at start.
     Auto = "auto",
+    /// Plain Rust.
+    Portable = "portable",
+    /// The SHA instructions of x86-64.
+    ShaNi = "sha-ni",
+    /// Eight lanes.
+    Avx2 = "avx2",
+    /// Sixteen lanes.
+    Avx512 = "avx-512",
 }
 
 /// The longest time that a setting takes, in seconds: a day.
@@ -196,9 +206,9 @@ settings! {
         /// leaves one to the node and the rest of the program if there are more than two.
         cpus: Cpus = Cpus::Auto, Kind::Cpus, Presence::Default,
             unit "CPU numbers", cost "a thread and its buffers for each shard";
-        /// What hashes shares. `auto` measures at start what is fastest.
+        /// What hashes shares. `auto` measures at start what is fastest; the others are for tests and comparisons.
         hasher: HasherChoice = HasherChoice::Auto, Kind::Choice(HasherChoice::CHOICES), Presence::Default,
-            unit "name", cost "none";
+            unit "name", cost "anything but `auto` can be slower by an order of magnitude";
     }
 
     /// The key that proves to miners that this is the pool they mean, and the certificate that the pool shows.
@@ -261,16 +271,16 @@ settings! {
     /// What strangers and miners can make the pool do or keep.
     limits: LimitsSettings {
         /// Connections in all.
-        connections_max: u32 = 100_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
-            unit "connections", cost "memory for each open connection";
-        /// Connections from one IP address. Farms behind one address need more.
-        connections_per_address_max: u32 = 10_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+        connections_max: u32 = EngineLimits::default().connections_max, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
+            unit "connections", cost "about 0.5 KB in the process and 4.3 KB in the kernel for each open connection";
+        /// Connections from one IPv4 address, or from one /64 of IPv6. Large farms behind one address need more.
+        connections_per_address_max: u32 = EngineLimits::default().connections_per_address_max, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "connections", cost "one address can take this share of `connections_max`";
         /// Handshakes begun in a second, in all. Others wait in the kernel's queue.
-        handshakes_per_second_max: u32 = 5_000, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
-            unit "handshakes per second", cost "each takes a CPU 0.1 to 0.2 ms";
+        handshakes_per_second_max: u32 = EngineLimits::default().handshakes_per_second_max, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
+            unit "handshakes per second", cost "each takes about 90 us of a CPU, so this is what strangers can take";
         /// From the connection to the end of the handshake.
-        handshake_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+        handshake_timeout_s: f64 = EngineLimits::default().handshake_timeout.as_secs_f64(), Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
             unit "seconds", cost "strangers hold a place for this long";
         /// From the handshake to SetupConnection.
         setup_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
@@ -282,11 +292,23 @@ settings! {
         idle_timeout_s: f64 = 900.0, Kind::Number { min: 1.0, max: 86_400.0 }, Presence::Default,
             unit "seconds", cost "a dead peer holds a place for this long";
         /// Bytes that may wait for one slow reader before it is dropped.
-        send_buffer_bytes_max: u32 = 262_144, Kind::Integer { min: 4_096, max: 1 << 30 }, Presence::Default,
+        send_buffer_bytes_max: usize = EngineLimits::default().send_buffer_bytes_max, Kind::Integer { min: 4_096, max: 1 << 30 }, Presence::Default,
             unit "bytes per connection", cost "memory, if many readers are slow at once";
         /// The longest payload that is accepted in a frame.
-        frame_payload_len_max: u32 = 65_536, Kind::Integer { min: 1_024, max: 16_777_215 }, Presence::Default,
+        frame_payload_len_max: u32 = EngineLimits::default().frame_payload_len_max, Kind::Integer { min: 1_024, max: 16_777_215 }, Presence::Default,
             unit "bytes", cost "memory for each connection in the middle of such a frame";
+        /// How long a connection that is being closed may take to read what was left for it.
+        close_timeout_s: f64 = EngineLimits::default().close_timeout.as_secs_f64(),
+            Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "a peer that does not read holds a place for this long";
+        /// How long the kernel tries to deliver what a peer does not acknowledge.
+        delivery_timeout_s: f64 = EngineLimits::default().delivery_timeout.as_secs_f64(),
+            Kind::Number { min: 1.0, max: 3_600.0 }, Presence::Default,
+            unit "seconds", cost "a peer that is gone holds a place for this long";
+        /// Lines in the log for one kind of event. More are counted and summed up in one line.
+        log_lines_per_second_max: u32 = EngineLimits::default().log_lines_per_second_max,
+            Kind::Integer { min: 1, max: 100_000 }, Presence::Default,
+            unit "lines per second, shard and kind", cost "disk, if something goes wrong often";
         /// Channels on one connection. Proxies carry a channel for each miner behind them.
         channels_per_connection_max: u32 = 10_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "channels", cost "one peer can take this share of `channels_max`";

@@ -1,0 +1,56 @@
+//! `adit demo`: pool, node and miners in one process.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::signals::Signals;
+use super::{Failure, LogArguments};
+use crate::config::{Chain, LogFormat, LogLevel};
+use crate::demo::{self, DemoOptions};
+use crate::logging;
+
+#[derive(Args, Debug)]
+pub(super) struct DemoArguments {
+    /// Stop once the node has accepted this many blocks; without it, Ctrl-C stops
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    blocks: Option<u64>,
+    /// CPU miners, in turn with a standard and an extended channel; 0 to bring your own
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=64))]
+    miners: u16,
+    /// Which private chain: signet blocks cost about four million hashes, regtest blocks two
+    #[arg(long, default_value = "signet", value_parser = ["signet", "regtest"])]
+    chain: String,
+    /// Where the pool listens; port 0 lets the system choose
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3333")]
+    listen: SocketAddr,
+    /// Keep chain, journal and key in this directory; without it everything is gone at the end
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Who gets the rewards: an address or descriptor; anyone by default
+    #[arg(long, value_name = "DESCRIPTOR", default_value = "raw(51)")]
+    payout: String,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
+    logging::start(
+        arguments.log.log_level.unwrap_or(LogLevel::Error),
+        arguments.log.log_format.unwrap_or(LogFormat::Human),
+    );
+    let mut signals = Signals::install()?;
+    let options = DemoOptions {
+        blocks: arguments.blocks,
+        miners: arguments.miners.into(),
+        chain: arguments.chain.parse::<Chain>().map_err(Failure::usage)?,
+        listen: arguments.listen,
+        data_dir: arguments.data_dir,
+        payout: arguments.payout,
+    };
+    demo::run(&options, &mut || signals.is_stop_requested()).map_err(|error| match error {
+        demo::DemoError::Usage(wrong) => Failure::usage(wrong),
+        other => Failure::running(other),
+    })
+}

@@ -1,0 +1,65 @@
+//! `adit pool`: a pool from a configuration file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tracing::{info, warn};
+
+use super::signals::{Request, Signals};
+use super::{Failure, LogArguments};
+use crate::config::PoolConfig;
+use crate::logging;
+use crate::pool::Pool;
+
+#[derive(Args, Debug)]
+pub(super) struct PoolArguments {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    log: LogArguments,
+}
+
+pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
+    let config = PoolConfig::load(&arguments.config)?;
+    let log = &config.settings.log;
+    logging::start(
+        arguments.log.log_level.unwrap_or(log.level),
+        arguments.log.log_format.unwrap_or(log.format),
+    );
+    let mut signals = Signals::install()?;
+    config.warnings.iter().for_each(|warning| warn!("{warning}"));
+    let (payout, hasher, cpus) = (config.payout.to_string(), config.hasher.describe(), config.cpus.clone());
+    let listens_everywhere = config.settings.pool.listen.ip().is_unspecified();
+    let pool = Pool::start(config, Box::new(|_| ())).map_err(Failure::running)?;
+    info!(version = env!("CARGO_PKG_VERSION"), source = pool.source_name(), ?cpus, hasher, "pool started");
+    info!(payout, "rewards go to a script");
+    info!(address = %pool.local_addr(), "listening");
+    info!(
+        "point miners at {}{}",
+        pool.url(),
+        if listens_everywhere { where_host_is(pool.url()) } else { "" }
+    );
+    while signals.wait() == Request::Reload {
+        pool.reload();
+    }
+    info!("stopping; a second signal ends at once");
+    match pool.stop() {
+        Some(report) if report.threads_failed == 0 => {
+            info!(
+                connections_closed = report.connections_closed,
+                connections_cut = report.connections_cut,
+                seconds = %format_args!("{:.1}", report.lasted.as_secs_f64()),
+                "stopped"
+            );
+            Ok(())
+        }
+        _ => {
+            Err(Failure::running("a thread of the pool had panicked; its message is above: please report it"))
+        }
+    }
+}
+
+fn where_host_is(url: &str) -> &'static str {
+    if url.contains("//HOST:") { " (HOST: this machine's name or address as miners see it)" } else { "" }
+}

@@ -1,0 +1,86 @@
+//! What the demo shows: lines that stay, and one status line that is redrawn on a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Where output is no terminal, the status is written this often.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The way to stdout. Errors are not reported: a reader that has gone has seen enough.
+pub(super) struct Screen<W: Write = io::Stdout> {
+    out: W,
+    is_terminal: bool,
+    /// Whether a status line stands where the next line belongs.
+    has_status: bool,
+    plain_due: Instant,
+}
+
+impl Screen {
+    pub(super) fn stdout() -> Self {
+        let out = io::stdout();
+        let is_terminal = out.is_terminal();
+        Self::new(out, is_terminal)
+    }
+}
+
+impl<W: Write> Screen<W> {
+    fn new(out: W, is_terminal: bool) -> Self {
+        Self { out, is_terminal, has_status: false, plain_due: Instant::now() + PLAIN_INTERVAL }
+    }
+
+    /// Writes a line that stays.
+    pub(super) fn line(&mut self, text: &str) {
+        self.clear();
+        let _ = writeln!(self.out, "{text}");
+        let _ = self.out.flush();
+    }
+
+    /// Shows the status in place of the last one. Cut to a terminal's usual width: a line that wraps cannot be redrawn.
+    pub(super) fn status(&mut self, text: &str, now: Instant) {
+        const WIDTH: usize = 110;
+        if self.is_terminal {
+            let cut: String = text.chars().take(WIDTH).collect();
+            let _ = write!(self.out, "\r\x1b[2K{cut}");
+            let _ = self.out.flush();
+            self.has_status = true;
+        } else if now >= self.plain_due {
+            self.plain_due = now + PLAIN_INTERVAL;
+            self.line(text);
+        }
+    }
+
+    /// Takes the status line away.
+    pub(super) fn clear(&mut self) {
+        if std::mem::take(&mut self.has_status) {
+            let _ = write!(self.out, "\r\x1b[2K");
+            let _ = self.out.flush();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_has_one_status_line() {
+        let mut screen = Screen::new(Vec::new(), true);
+        let now = Instant::now();
+        screen.status("one", now);
+        screen.status("two", now);
+        screen.line("block");
+        screen.line("block");
+        let text = String::from_utf8(screen.out).unwrap();
+        assert_eq!(text, "\r\x1b[2Kone\r\x1b[2Ktwo\r\x1b[2Kblock\nblock\n");
+    }
+
+    #[test]
+    fn a_file_gets_plain_lines_now_and_then() {
+        let mut screen = Screen::new(Vec::new(), false);
+        let start = Instant::now();
+        for second in 0..25 {
+            screen.status("status", start + Duration::from_secs(second));
+        }
+        assert_eq!(String::from_utf8(screen.out).unwrap(), "status\nstatus\n");
+    }
+}
