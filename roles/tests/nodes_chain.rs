@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
 use std::sync::Arc;
 
 use adit_hasher::Digest;
@@ -203,6 +205,39 @@ fn a_data_directory_belongs_to_one_node() {
     let mut config = quick_config(Chain::Regtest);
     config.data_dir = Some(directory.path().to_owned());
     let refused = adit_roles::nodes::embedded::EmbeddedNode::start(config).unwrap_err().to_string();
-    assert!(refused.contains("cannot open the chain"), "{refused}");
+    assert!(refused.contains("another process uses the chain"), "{refused}");
     assert_eq!(pool.source.name(), "embedded regtest");
+}
+
+/// Copies a directory with all below it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
+        let target = to.join(entry.file_name().unwrap());
+        if kind.is_dir() {
+            copy(&entry, &target);
+        } else {
+            fs::copy(&entry, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_crash_costs_no_block() {
+    let (directory, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut pool = Pool::at(Chain::Regtest, directory.path());
+    for _ in 0..30 {
+        pool.mine();
+    }
+    // What a killed process leaves: the files as they are while the node runs.
+    copy(directory.path(), image.path());
+    let mut revived = Pool::at(Chain::Regtest, image.path());
+    assert_eq!((revived.prev_hash(), revived.height()), (pool.prev_hash(), 31));
+    revived.mine();
+    drop(revived);
+    assert_eq!(blocks_on_disk(Chain::Regtest, image.path()).len(), 32);
+    // Closed in order, the chain opens as it is.
+    assert!(!image.path().join("regtest/open").exists());
+    assert_eq!(Pool::at(Chain::Regtest, image.path()).height(), 32);
 }

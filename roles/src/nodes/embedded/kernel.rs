@@ -1,12 +1,15 @@
 //! Bitcoin Core's validation behind the few calls that the embedded node needs.
 //!
-//! Owns the chain's data directory (one process at a time). Used from the node's thread only. Bitcoin Core calls back
+//! Owns the chain's data directory (one process at a time). Bitcoin Core writes its index of blocks about once an hour and
+//! when it is closed, so a crash would cost the blocks in between, though their files are there: a marker tells that the
+//! last owner did not close the chain, and then the index is built anew from the files of blocks. Used from the node's thread only. Bitcoin Core calls back
 //! while it processes a block, on the same thread and under its main lock, so the callbacks only note what happened;
 //! [`Kernel::process`] takes the notes when it is done. The library gives results but no reasons: those stand in Bitcoin
 //! Core's log lines, which pass through here on their way to the program's own log.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use adit_hasher::Digest;
@@ -98,6 +101,38 @@ pub(super) struct Kernel {
     // Fields drop in order: the manager uses the context.
     manager: ChainstateManager,
     _context: Context,
+    _marker: Marker,
+}
+
+/// A file that is there while the chain is open, and locked; gone once the chain was closed.
+struct Marker {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Marker {
+    /// Takes the directory; the flag tells whether its last owner left without closing the chain.
+    fn take(directory: &Path) -> Result<(Self, bool), KernelFault> {
+        let path = directory.join("open");
+        let crashed = path.exists();
+        let failed = |error| KernelFault(format!("cannot use {}: {error}", path.display()));
+        let lock = File::create(&path).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => {
+                KernelFault(format!("another process uses the chain in {}", directory.display()))
+            }
+            TryLockError::Error(error) => failed(error),
+        })?;
+        Ok((Self { path, _lock: lock }, crashed))
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the chain will be indexed anew at the next start");
+        }
+    }
 }
 
 impl Kernel {
@@ -112,19 +147,25 @@ impl Kernel {
         let (data, blocks) = (path("")?, path("blocks")?);
         std::fs::create_dir_all(&blocks)
             .map_err(|error| KernelFault(format!("cannot create {blocks}: {error}")))?;
+        let (marker, crashed) = Marker::take(directory)?;
+        if crashed {
+            tracing::warn!(
+                chain = chain.name(),
+                "the chain was not closed: indexing it anew from its blocks"
+            );
+        }
         let notes = SharedNotes::default();
         let context = context(chain, &notes)?;
         REASON.take();
-        let manager =
-            ChainstateManager::builder(&context, &data, &blocks)?.worker_threads(SCRIPT_THREADS).build();
-        let manager = manager.map_err(|_| {
-            let reason = REASON.take().unwrap_or_else(|| "is another process using it?".to_owned());
+        let builder = ChainstateManager::builder(&context, &data, &blocks)?.worker_threads(SCRIPT_THREADS);
+        let manager = builder.wipe_db(crashed, crashed)?.build().map_err(|_| {
+            let reason = REASON.take().unwrap_or_else(|| "no reason given".to_owned());
             KernelFault(format!("cannot open the chain in {data}: {reason}"))
         })?;
         manager.import_blocks()?;
         // Whoever opens the chain reads it whole: what was connected just now is no news.
         note(&notes, |notes| notes.events.clear());
-        Ok(Self { chain, notes, manager, _context: context })
+        Ok(Self { chain, notes, manager, _context: context, _marker: marker })
     }
 
     /// Validates a serialised block and adds it to the chain if it is good.
