@@ -1,6 +1,7 @@
 //! Shares as they arrive (specification 5.3.11, 5.3.12): refused at once if something plain is wrong, else given a ticket
 //! and a lane in the batch. The cheapest checks come first; nothing is hashed and nothing allocated here.
 
+use adit_codec::message::{SubmitSharesError, SubmitSharesExtended, SubmitSharesStandard};
 use adit_hasher::BatchHash;
 
 use super::batch::{SHARES_PENDING_MAX, Ticket, header};
@@ -13,7 +14,6 @@ use super::slab::NONE;
 use super::{Server, ServerOutbox, ShareError};
 use crate::outbox::Priority;
 use crate::time::Instant;
-use adit_codec::message::SubmitSharesError;
 
 /// The bits of a version that a channel may roll (BIP323).
 pub(super) const VERSION_ROLLING_MASK: u32 = 0x1fff_ffe0;
@@ -31,6 +31,34 @@ pub(super) struct Submission<'a> {
     pub(super) extranonce: Option<&'a [u8]>,
     /// Worker named by extension 0x0002.
     pub(super) worker: &'a [u8],
+}
+
+impl<'a> Submission<'a> {
+    pub(super) const fn standard(message: &SubmitSharesStandard) -> Self {
+        Self {
+            channel: ChannelId(message.channel_id),
+            sequence_number: message.sequence_number,
+            job: JobId(message.job_id),
+            nonce: message.nonce,
+            ntime: message.ntime,
+            version: message.version,
+            extranonce: None,
+            worker: &[],
+        }
+    }
+
+    pub(super) const fn extended(message: &SubmitSharesExtended<'a>, worker: &'a [u8]) -> Self {
+        Self {
+            channel: ChannelId(message.channel_id),
+            sequence_number: message.sequence_number,
+            job: JobId(message.job_id),
+            nonce: message.nonce,
+            ntime: message.ntime,
+            version: message.version,
+            extranonce: Some(message.extranonce),
+            worker,
+        }
+    }
 }
 
 /// Whether the version of a share is one that its job allows.

@@ -56,7 +56,8 @@ pub struct Limits {
     pub channels_per_connection_max: u32,
     /// Channels on one shard.
     pub channels_max: u32,
-    /// Jobs on one tip that stay valid beside the future ones; the oldest makes room.
+    /// Jobs on one tip that stay valid beside the future ones, at least 2; the oldest makes room, but for the one that
+    /// the tip named. As many future jobs are kept.
     pub jobs_max: usize,
     /// Shares on one tip whose fingerprints are kept for a channel; a share above is refused.
     pub shares_per_tip_max: u32,

@@ -10,9 +10,8 @@ use adit_codec::tlv;
 use adit_hasher::{BatchHash, Target};
 
 use super::admit::Submission;
-use super::channel::Kind;
 use super::connection::Phase;
-use super::event::{ChannelId, CloseReason, ConnectionId, Event, JobId, ProtocolFault};
+use super::event::{ChannelId, CloseReason, ConnectionId, Event, ProtocolFault};
 use super::extensions::{self, Answer, Negotiated};
 use super::open::Opening;
 use super::setup::{self, PROTOCOL_VERSION};
@@ -77,56 +76,25 @@ impl Server {
         }
         match decoded.message {
             Message::SubmitSharesStandard(message) => {
-                let share = Submission {
-                    channel: ChannelId(message.channel_id),
-                    sequence_number: message.sequence_number,
-                    job: JobId(message.job_id),
-                    nonce: message.nonce,
-                    ntime: message.ntime,
-                    version: message.version,
-                    extranonce: None,
-                    worker: &[],
-                };
-                self.handle_share(id, &share, now, hashes, out);
+                self.handle_share(id, &Submission::standard(&message), now, hashes, out);
             }
             Message::SubmitSharesExtended(message) => {
-                let worker = tlv::user_identity(decoded.trailing, extensions.worker_identity);
-                let share = Submission {
-                    channel: ChannelId(message.channel_id),
-                    sequence_number: message.sequence_number,
-                    job: JobId(message.job_id),
-                    nonce: message.nonce,
-                    ntime: message.ntime,
-                    version: message.version,
-                    extranonce: Some(message.extranonce),
-                    worker: worker.unwrap_or_default().unwrap_or_default(),
-                };
-                match worker {
-                    Ok(_) => self.handle_share(id, &share, now, hashes, out),
-                    Err(_) => self.refuse_share(id, &share, ShareError::InvalidUserIdentity, now, out),
+                match tlv::user_identity(decoded.trailing, extensions.worker_identity) {
+                    Ok(worker) => {
+                        let share = Submission::extended(&message, worker.unwrap_or_default());
+                        self.handle_share(id, &share, now, hashes, out);
+                    }
+                    Err(_) => {
+                        let share = Submission::extended(&message, &[]);
+                        self.refuse_share(id, &share, ShareError::InvalidUserIdentity, now, out);
+                    }
                 }
             }
             Message::OpenStandardMiningChannel(message) => {
-                let opening = Opening {
-                    request_id: message.request_id,
-                    user_identity: message.user_identity,
-                    nominal_hash_rate: message.nominal_hash_rate,
-                    max_target: Target::from_le_bytes(*message.max_target),
-                    kind: Kind::Standard,
-                    min_extranonce_size: 0,
-                };
-                self.handle_open(id, &opening, now, hashes, out);
+                self.handle_open(id, &Opening::standard(&message), now, hashes, out);
             }
             Message::OpenExtendedMiningChannel(message) => {
-                let opening = Opening {
-                    request_id: message.request_id,
-                    user_identity: message.user_identity,
-                    nominal_hash_rate: message.nominal_hash_rate,
-                    max_target: Target::from_le_bytes(*message.max_target),
-                    kind: Kind::Extended,
-                    min_extranonce_size: message.min_extranonce_size,
-                };
-                self.handle_open(id, &opening, now, hashes, out);
+                self.handle_open(id, &Opening::extended(&message), now, hashes, out);
             }
             Message::UpdateChannel(message) => {
                 let channel = ChannelId(message.channel_id);

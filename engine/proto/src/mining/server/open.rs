@@ -4,7 +4,8 @@
 //! pending, all addressed to itself. Before there is any work it gets nothing, and is served with the first job.
 
 use adit_codec::message::{
-    NewMiningJob, OpenExtendedMiningChannelSuccess, OpenMiningChannelError, OpenStandardMiningChannelSuccess,
+    NewMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, OpenMiningChannelError,
+    OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
 };
 use adit_hasher::{BatchHash, Target};
 
@@ -32,7 +33,29 @@ pub(super) struct Opening<'a> {
     pub(super) min_extranonce_size: u16,
 }
 
-impl Opening<'_> {
+impl<'a> Opening<'a> {
+    pub(super) fn standard(message: &OpenStandardMiningChannel<'a>) -> Self {
+        Self {
+            request_id: message.request_id,
+            user_identity: message.user_identity,
+            nominal_hash_rate: message.nominal_hash_rate,
+            max_target: Target::from_le_bytes(*message.max_target),
+            kind: Kind::Standard,
+            min_extranonce_size: 0,
+        }
+    }
+
+    pub(super) fn extended(message: &OpenExtendedMiningChannel<'a>) -> Self {
+        Self {
+            request_id: message.request_id,
+            user_identity: message.user_identity,
+            nominal_hash_rate: message.nominal_hash_rate,
+            max_target: Target::from_le_bytes(*message.max_target),
+            kind: Kind::Extended,
+            min_extranonce_size: message.min_extranonce_size,
+        }
+    }
+
     /// What the channel may roll, in bytes; why the request is refused otherwise.
     fn check(&self, standard_jobs: bool) -> Result<u8, ChannelError> {
         if self.kind == Kind::Extended && standard_jobs {
