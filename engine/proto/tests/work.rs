@@ -554,3 +554,36 @@ fn future_jobs_are_bounded_too() {
     assert_eq!(futures, [46, 47, 48, 49]);
     assert_eq!(world.tip(prev_hash(2, 2)), Err(TemplateError::UnknownTemplate(2)));
 }
+
+#[test]
+fn a_repeated_job_takes_the_new_prefix() {
+    for flags in [0, 1] {
+        let mut world = World::with_work(config());
+        let id = world.connect(flags);
+        let mut mirror = Mirror { standard_jobs: flags == 1, ..Mirror::default() };
+        world.open_standard(id);
+        mirror.read_all(&world.take());
+        world
+            .server
+            .set_extranonce_prefix(id, ChannelId(64), &world.hashes, &mut world.out)
+            .expect("it is open");
+        let mut bytes = [0xff; 32];
+        bytes[31] = 0x7f;
+        let half = Target::from_le_bytes(bytes);
+        world.server.set_target(id, ChannelId(64), half, &world.hashes, &mut world.out).expect("it is open");
+        world.advance(30.0);
+        world.timeout();
+        world.fan_out();
+        mirror.read_all(&world.take());
+        let channel = mirror.channels[&64].clone();
+        assert_ne!(channel.jobs[&1].body, channel.jobs[&2].body, "another prefix, another root");
+        for nonce in 0..16 {
+            let met = half.is_met_by(&channel.digest(2, &[], 0x2000_0000, channel_ntime(&channel, 2), nonce));
+            let accepted = mirror.accepted;
+            world.send(id, &channel.standard(2, nonce, nonce));
+            world.settle();
+            mirror.read_all(&world.take());
+            assert_eq!(mirror.accepted - accepted, u64::from(met));
+        }
+    }
+}
