@@ -156,7 +156,7 @@ impl Client {
             _ => return Err(ClientFault::Unexpected(message.kind())),
         }
         match &message {
-            Message::RequestExtensionsSuccess(message) => self.handle_extensions_success(message, out),
+            Message::RequestExtensionsSuccess(message) => self.handle_extensions_success(message, now, out),
             Message::RequestExtensionsError(message) => self.handle_extensions_error(message, now, out),
             Message::ChannelEndpointChanged(message) => self.handle_endpoint_changed(message, now, out),
             Message::Reconnect(message) => handle_reconnect(message, out),

@@ -45,6 +45,8 @@ pub(super) struct Negotiation {
     deadline: Option<Instant>,
     /// Whether extensions that the upstream does not know were left out already.
     reduced: bool,
+    /// The other end changed since: the answer says nothing about the new one.
+    outdated: bool,
 }
 
 impl Client {
@@ -119,7 +121,7 @@ impl Client {
         let message = RequestExtensions { request_id, requested_extensions: requested.as_slice().into() };
         out.send((), Priority::Work, &message);
         let deadline = Some(now + self.config.limits.extensions_timeout);
-        self.negotiation = Some(Negotiation { request_id, requested, deadline, reduced });
+        self.negotiation = Some(Negotiation { request_id, requested, deadline, reduced, outdated: false });
     }
 
     /// Ends the negotiation that an answer is for.
@@ -145,10 +147,15 @@ impl Client {
     pub(super) fn handle_extensions_success(
         &mut self,
         message: &RequestExtensionsSuccess<'_>,
+        now: Instant,
         out: &mut ClientOutbox,
     ) -> Result<(), ClientFault> {
-        let Negotiation { mut requested, deadline, .. } =
+        let Negotiation { mut requested, deadline, outdated, .. } =
             self.take_negotiation(MessageKind::RequestExtensionsSuccess, message.request_id)?;
+        if outdated {
+            self.request_extensions(self.config.requested_extensions.clone(), false, now, out);
+            return Ok(());
+        }
         // One pass over the answer: it can be much longer than the request.
         let mut supported = Vec::with_capacity(requested.len());
         for extension in message.supported_extensions {
@@ -167,6 +174,10 @@ impl Client {
         out: &mut ClientOutbox,
     ) -> Result<(), ClientFault> {
         let negotiation = self.take_negotiation(MessageKind::RequestExtensionsError, message.request_id)?;
+        if negotiation.outdated {
+            self.request_extensions(self.config.requested_extensions.clone(), false, now, out);
+            return Ok(());
+        }
         let mut requested = negotiation.requested;
         let missing: Vec<u16> =
             message.required_extensions.iter().filter(|required| !requested.contains(required)).collect();
@@ -199,8 +210,11 @@ impl Client {
         }
         self.negotiated.clear();
         out.report(ClientEvent::ExtensionsReset { channel });
-        if !self.config.requested_extensions.is_empty() {
-            self.request_extensions(self.config.requested_extensions.clone(), false, now, out);
+        match &mut self.negotiation {
+            // One request at a time, however often the end changes.
+            Some(negotiation) => negotiation.outdated = true,
+            None if self.config.requested_extensions.is_empty() => {}
+            None => self.request_extensions(self.config.requested_extensions.clone(), false, now, out),
         }
         Ok(())
     }

@@ -154,6 +154,12 @@ fn a_changed_endpoint_resets_extensions() {
     assert_eq!(scenario.client.extensions(), []);
     assert!(!scenario.client.is_ready());
     let request_id = requested(&mut scenario, &[2]);
+    // Again, before the answer: which then says nothing.
+    scenario.receive(&ChannelEndpointChanged { channel_id: 64 }).unwrap();
+    assert_eq!(scenario.sent().len(), 0);
+    scenario.receive(&answer(request_id)).unwrap();
+    assert_eq!(scenario.client.extensions(), []);
+    let request_id = requested(&mut scenario, &[2]);
     scenario.receive(&answer(request_id)).unwrap();
     assert_eq!(scenario.client.extensions(), [2]);
     let unknown =
