@@ -15,6 +15,19 @@ use super::{Failure, print};
 use crate::keys::{self, CertificateFile, KeyFile, StaticSecret, files};
 use crate::utc::{Span, Utc};
 
+/// Shown below the commands.
+pub(super) const WORKFLOW: &str = "\
+With the authority's secret on the pool's machine:
+  adit key generate --out authority.key       and name it in [authority] secret_key_file
+
+With the secret on a machine of its own, off line if you like:
+  there        adit key generate --out authority.key            prints the authority's public key
+  at the pool  adit key generate --static --out static.key      prints the static public key
+  there        adit key certify --authority authority.key --static-key HEX --days 90 --out pool.cert
+  at the pool  name public_key, static_key_file and certificate_file in [authority]
+  to renew     adit key certify --authority authority.key --renew pool.cert --out new.cert, then move new.cert over the
+               pool's certificate file: a running pool takes it over within seconds";
+
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
     /// Make a new authority key, or with --static a pool's static key

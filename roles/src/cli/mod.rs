@@ -43,7 +43,7 @@ enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Make and look at keys and certificates
-    #[command(subcommand)]
+    #[command(subcommand, after_help = key::WORKFLOW)]
     Key(key::KeyCommand),
 }
 

@@ -27,9 +27,9 @@ const RECENT_MAX: usize = 256;
 /// How often the screen is looked after.
 const TICK: Duration = Duration::from_millis(100);
 /// How often rates are measured.
-const METER_INTERVAL: Duration = Duration::from_secs(2);
+const METER_INTERVAL: Duration = Duration::from_secs(1);
 /// Shares per minute and miner: enough to see something happen.
-const SHARES_PER_MINUTE: f64 = 240.0;
+const SHARES_PER_MINUTE: f64 = 600.0;
 /// Certificates made by a demo are valid for this long.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(86_400);
 
@@ -164,8 +164,8 @@ struct Watch {
 impl Watch {
     fn run(&mut self, pool: &Pool, miners: &[MinerHandle], is_stopped: &mut dyn FnMut() -> bool) {
         let mut meter = Meter::default();
-        let mut status = pool.status(&mut meter);
         let mut hashing = Hashing::default();
+        let mut rate = "measuring".to_owned();
         let mut meter_due = Instant::now() + METER_INTERVAL;
         loop {
             self.show_blocks();
@@ -174,24 +174,27 @@ impl Watch {
                 return;
             }
             let now = Instant::now();
+            // A meter of its own has the counts of this moment; rates need a longer look.
+            let mut status = pool.status(&mut Meter::default());
             if now >= meter_due {
                 meter_due = now + METER_INTERVAL;
                 status = pool.status(&mut meter);
-                hashing.measure(miners, now);
+                rate = if miners.is_empty() { status.hash_rate } else { hashing.measure(miners, now) }
+                    .to_string();
+                if let Some(trouble) = hashing.new_trouble() {
+                    self.screen.line(&format!("a miner does not mine: {trouble}"));
+                }
             }
             let blocks = match self.goal {
-                Some(goal) => format!("{accepted} of {goal} blocks"),
-                None => format!("{accepted} blocks"),
+                Some(goal) => format!("{accepted} of {}", counted(goal, "block")),
+                None => counted(accepted, "block"),
             };
-            let trouble = hashing.trouble.as_deref().map(|error| format!("   {error}")).unwrap_or_default();
             let text = format!(
-                "{:>5} s   {}   {} shares, {} rejected   {blocks}   height {}   {} channels{trouble}",
+                "{:>4} s   {rate}   {}, {} rejected   {blocks}   {}",
                 self.started.elapsed().as_secs(),
-                if miners.is_empty() { status.hash_rate } else { hashing.rate },
-                status.shares_accepted,
+                counted(status.shares_accepted, "share"),
                 status.rejected(),
-                status.height,
-                status.channels,
+                counted(status.channels, "channel"),
             );
             self.screen.status(&text, now);
             std::thread::sleep(TICK);
@@ -207,19 +210,27 @@ impl Watch {
             self.screen.line(&format!("... {unshown} blocks more"));
         }
         for report in reports {
-            self.screen.line(&block_line(&report));
+            let line = block_line(&report, self.screen.is_terminal());
+            self.screen.line(&line);
         }
     }
 }
 
-fn block_line(report: &BlockReport) -> String {
+/// A block's line; on a terminal the hash is cut, so that the line fits.
+fn block_line(report: &BlockReport, is_terminal: bool) -> String {
     let BlockReport { outcome, hash, finder } = report;
+    let mut hash = hash.to_string();
+    if is_terminal {
+        const SHOWN: usize = 16;
+        const SHOWN_AT_END: usize = 6;
+        hash.replace_range(SHOWN..hash.len() - SHOWN_AT_END, "...");
+    }
     match outcome {
         Submission::Accepted { height, reward_sat, .. } => {
             format!("block {height:>5}   {hash}   {finder:<12}   {} BTC", Btc(*reward_sat))
         }
         Submission::Stale { height, .. } => {
-            format!("stale {height:>5}   {hash}   {finder:<12}   another block of this height came first")
+            format!("stale {height:>5}   {hash}   {finder:<12}   came second")
         }
         Submission::Rejected { reason } => format!("block rejected   {hash}   {finder}   {reason}"),
         other => format!("block not accepted yet   {hash}   {finder}   {other}"),
@@ -229,28 +240,43 @@ fn block_line(report: &BlockReport) -> String {
 /// What the miners compute.
 #[derive(Debug)]
 struct Hashing {
-    rate: HashRate,
     hashes: u64,
     at: Instant,
     trouble: Option<String>,
+    told: Option<String>,
 }
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self { rate: HashRate(0.0), hashes: 0, at: Instant::now(), trouble: None }
+        Self { hashes: 0, at: Instant::now(), trouble: None, told: None }
     }
 }
 
 impl Hashing {
-    fn measure(&mut self, miners: &[MinerHandle], now: Instant) {
+    fn measure(&mut self, miners: &[MinerHandle], now: Instant) -> HashRate {
         let summaries: Vec<Summary> = miners.iter().map(MinerHandle::snapshot).collect();
         let hashes: u64 = summaries.iter().map(|summary| summary.hashes).sum();
         let seconds = now.duration_since(self.at).as_secs_f64().max(1e-9);
-        self.rate = HashRate(hashes.saturating_sub(self.hashes) as f64 / seconds);
+        let rate = HashRate(hashes.saturating_sub(self.hashes) as f64 / seconds);
         (self.hashes, self.at) = (hashes, now);
         let idle = summaries.into_iter().find(|summary| summary.devices_mining == 0);
         self.trouble = idle.and_then(|summary| summary.last_error);
+        rate
     }
+
+    /// What keeps a miner from mining, once.
+    fn new_trouble(&mut self) -> Option<String> {
+        if self.trouble == self.told {
+            return None;
+        }
+        self.told.clone_from(&self.trouble);
+        self.trouble.clone()
+    }
+}
+
+/// `1 share`, `2 shares`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn greet(screen: &mut Screen, options: &DemoOptions, pool: &Pool) {
@@ -277,8 +303,8 @@ fn summary(
 ) -> String {
     let accepted = blocks.accepted;
     let mut out = format!(
-        "\n{accepted} {} accepted by the node in {:.1} s: {} BTC",
-        if accepted == 1 { "block" } else { "blocks" },
+        "\n{} accepted by the node in {:.1} s: {} BTC",
+        counted(accepted, "block"),
         elapsed.as_secs_f64(),
         Btc(blocks.reward_sat)
     );

@@ -10,8 +10,8 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Screen<W: Write = io::Stdout> {
     out: W,
     is_terminal: bool,
-    /// Whether a status line stands where the next line belongs.
-    has_status: bool,
+    /// The status line that stands where the next line belongs; empty for none.
+    shown: String,
     plain_due: Instant,
 }
 
@@ -25,7 +25,12 @@ impl Screen {
 
 impl<W: Write> Screen<W> {
     fn new(out: W, is_terminal: bool) -> Self {
-        Self { out, is_terminal, has_status: false, plain_due: Instant::now() + PLAIN_INTERVAL }
+        Self { out, is_terminal, shown: String::new(), plain_due: Instant::now() + PLAIN_INTERVAL }
+    }
+
+    /// Whether a person looks on.
+    pub(super) const fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
     /// Writes a line that stays.
@@ -35,14 +40,16 @@ impl<W: Write> Screen<W> {
         let _ = self.out.flush();
     }
 
-    /// Shows the status in place of the last one. Cut to a terminal's usual width: a line that wraps cannot be redrawn.
+    /// Shows the status in place of the last one. Cut to the narrowest usual terminal: a line that wraps cannot be redrawn.
     pub(super) fn status(&mut self, text: &str, now: Instant) {
-        const WIDTH: usize = 110;
+        const WIDTH: usize = 79;
         if self.is_terminal {
             let cut: String = text.chars().take(WIDTH).collect();
-            let _ = write!(self.out, "\r\x1b[2K{cut}");
-            let _ = self.out.flush();
-            self.has_status = true;
+            if cut != self.shown {
+                let _ = write!(self.out, "\r\x1b[2K{cut}");
+                let _ = self.out.flush();
+                self.shown = cut;
+            }
         } else if now >= self.plain_due {
             self.plain_due = now + PLAIN_INTERVAL;
             self.line(text);
@@ -51,9 +58,10 @@ impl<W: Write> Screen<W> {
 
     /// Takes the status line away.
     pub(super) fn clear(&mut self) {
-        if std::mem::take(&mut self.has_status) {
+        if !self.shown.is_empty() {
             let _ = write!(self.out, "\r\x1b[2K");
             let _ = self.out.flush();
+            self.shown.clear();
         }
     }
 }
@@ -67,6 +75,7 @@ mod tests {
         let mut screen = Screen::new(Vec::new(), true);
         let now = Instant::now();
         screen.status("one", now);
+        screen.status("two", now);
         screen.status("two", now);
         screen.line("block");
         screen.line("block");

@@ -33,7 +33,7 @@ const ATTEMPTS_MAX: u32 = 120;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// After which a source that does not answer is reported.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-/// How long answers are waited for once the pool is stopping.
+/// How long answers are waited for once the pool is stopping, all together.
 const ANSWER_PATIENCE_AT_STOP: Duration = Duration::from_secs(5);
 /// Bytes of a peer's text that are shown.
 const FINDER_LEN_MAX: usize = 64;
@@ -147,6 +147,8 @@ pub(super) struct Outcomes {
     journal: Arc<Journal>,
     tally: Arc<Tally>,
     stopping: Arc<AtomicBool>,
+    /// Once the pool is stopping: until when answers are waited for.
+    answers_until: Option<Instant>,
     unsettled: VecDeque<Unsettled>,
     on_block: OnBlock,
 }
@@ -166,6 +168,7 @@ pub(super) fn parts(running: &Running, recovery: Recovery, on_block: OnBlock) ->
         journal: Arc::clone(&running.journal),
         tally: Arc::clone(&running.tally),
         stopping: Arc::clone(&running.stopping),
+        answers_until: None,
         unsettled: VecDeque::new(),
         on_block,
     };
@@ -191,44 +194,54 @@ impl Outcomes {
         }
     }
 
-    /// Runs until the submitter has ended and everything in flight is answered.
+    /// Runs until the submitter has ended and what is in flight is answered, or the time for answers is over.
     pub(super) fn run(mut self) {
+        let mut unanswered = 0_u64;
         loop {
-            let pause = self
-                .unsettled
-                .front()
-                .map_or(RETRY_PAUSE, |next| next.due.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            let pause =
+                self.unsettled.front().map_or(RETRY_PAUSE, |next| next.due.saturating_duration_since(now));
             match self.in_flight.recv_timeout(pause) {
-                Ok(InFlight { solution, answer, recording }) => {
-                    let outcome = self.wait(&answer, &solution);
-                    self.check_recorded(&recording, &solution);
-                    self.settle(recording.id, solution, outcome, 0);
-                }
+                Ok(InFlight { solution, answer, recording }) => match self.wait(&answer, &solution) {
+                    Some(outcome) => {
+                        self.check_recorded(&recording, &solution);
+                        self.settle(recording.id, solution, outcome, 0);
+                    }
+                    None => unanswered += 1,
+                },
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
             self.retry();
         }
+        if unanswered > 0 {
+            error!(
+                unanswered,
+                "stopped before the template source answered to found blocks; they are in the journal and are offered at \
+                 the next start"
+            );
+        }
     }
 
-    /// Waits for the source's answer: as long as it takes, unless the pool is stopping.
-    fn wait(&self, answer: &Receiver<Submission>, solution: &Solution) -> Submission {
-        const STEP: Duration = Duration::from_millis(100);
+    /// Waits for the source's answer: as long as it takes, unless the pool is stopping. None if the time for answers is over.
+    fn wait(&mut self, answer: &Receiver<Submission>, solution: &Solution) -> Option<Submission> {
+        const STEP: Duration = Duration::from_millis(50);
         let begun = Instant::now();
-        let (mut stopping_since, mut is_reported) = (None, false);
+        let mut is_reported = false;
         loop {
-            match answer.recv_timeout(STEP) {
-                Ok(outcome) => return outcome,
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Submission::Failed { reason: "the template source has ended".to_owned() };
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
             let now = Instant::now();
-            if self.stopping.load(Ordering::Acquire)
-                && now.duration_since(*stopping_since.get_or_insert(now)) >= ANSWER_PATIENCE_AT_STOP
-            {
-                return Submission::Failed { reason: "no answer before the pool stopped".to_owned() };
+            if self.answers_until.is_none() && self.stopping.load(Ordering::Acquire) {
+                self.answers_until = Some(now + ANSWER_PATIENCE_AT_STOP);
+            }
+            let step =
+                self.answers_until.map_or(STEP, |until| until.saturating_duration_since(now).min(STEP));
+            match answer.recv_timeout(step) {
+                Ok(outcome) => return Some(outcome),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Some(Submission::Failed { reason: "the template source has ended".to_owned() });
+                }
+                Err(RecvTimeoutError::Timeout) if step.is_zero() => return None,
+                Err(RecvTimeoutError::Timeout) => {}
             }
             if !is_reported && now.duration_since(begun) >= ANSWER_PATIENCE {
                 is_reported = true;
@@ -288,8 +301,10 @@ impl Outcomes {
                 Some(block) => self.source.submit_block(block.into()),
                 None => self.source.submit(Arc::clone(&solution)),
             };
-            let outcome = self.wait(&answer, &solution);
-            self.settle(id, solution, outcome, attempts + 1);
+            // Without an answer it stays in the journal.
+            if let Some(outcome) = self.wait(&answer, &solution) {
+                self.settle(id, solution, outcome, attempts + 1);
+            }
         }
     }
 }
@@ -417,6 +432,7 @@ mod tests {
             journal,
             tally: Arc::clone(&tally),
             stopping: Arc::clone(&stopping),
+            answers_until: None,
             unsettled: VecDeque::new(),
             on_block: Box::new(move |report| told.send(report.clone()).unwrap()),
         };
@@ -467,12 +483,13 @@ mod tests {
     #[test]
     fn a_source_that_is_silent_holds_up_neither_journal_nor_stop_and_the_next_start_offers_again() {
         let dir = tempfile::tempdir().unwrap();
-        let ran = run(dir.path(), vec![], vec![solution(4)], 0);
+        let ran = run(dir.path(), vec![], vec![solution(4), solution(5), solution(6)], 0);
         assert!(ran.took < ANSWER_PATIENCE_AT_STOP + Duration::from_secs(5), "{:?}", ran.took);
-        assert!(matches!(ran.reports[0].outcome, Submission::Failed { .. }));
-        let next = run(dir.path(), vec![Some(accepted(4))], vec![], 1);
+        assert_eq!((ran.reports.len(), ran.submitted.len()), (0, 3));
+        let next = run(dir.path(), [4, 5, 6].map(|number| Some(accepted(number))).into(), vec![], 3);
+        assert_eq!(next.reports.len(), 3);
         assert_eq!(next.reports[0].outcome, accepted(4));
-        assert_eq!(next.submitted, ran.submitted);
+        assert_eq!(next.submitted, ran.submitted, "in the order in which they were found");
     }
 
     #[test]
