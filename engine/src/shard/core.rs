@@ -174,9 +174,11 @@ impl<H: BatchHash> Core<H> {
     pub fn flush(&mut self) {
         self.take_events();
         self.seal_frames();
-        for socket in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for socket in touched.drain(..) {
             self.send(socket);
         }
+        self.touched = touched;
         for (socket, reason) in std::mem::take(&mut self.failing) {
             self.end(socket, reason);
         }

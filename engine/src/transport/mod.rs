@@ -70,7 +70,7 @@ pub struct Sizes {
     pub sockets_max: u32,
     /// Sockets per ring; the kernel allows at most RLIMIT_NOFILE.
     pub table_len: u32,
-    /// Receive buffers, shared among the rings; rounded up to a power of two per ring.
+    /// Receive buffers of each ring; a power of two. They cost memory only once they are used.
     pub buffers: u16,
     /// Bytes of a receive buffer.
     pub buffer_len: usize,
@@ -85,10 +85,11 @@ impl Sizes {
     #[must_use]
     pub fn for_sockets(sockets_max: u32) -> Self {
         let sockets_max = sockets_max.max(1);
+        let table_len = open_files_max().clamp(1, TABLE_LEN_MAX).min(sockets_max);
         Self {
             sockets_max,
-            table_len: open_files_max().min(TABLE_LEN_MAX).min(sockets_max),
-            buffers: 1024,
+            table_len,
+            buffers: BUFFERS,
             buffer_len: 4096,
             submissions: 512,
             completions: 4096,
@@ -104,6 +105,9 @@ impl Sizes {
 
 /// The longest table that is asked for: the kernel allots 8 bytes per entry at once.
 const TABLE_LEN_MAX: u32 = 1 << 17;
+
+/// Receive buffers of a ring: 2 MiB, enough that one look at the ring rarely finds them all in use.
+const BUFFERS: u16 = 512;
 
 /// The most rings of one transport.
 pub const RINGS_MAX: u32 = 64;
@@ -156,12 +160,10 @@ impl Transport {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
         }
         let mut rings = Vec::with_capacity(count as usize);
-        let buffers = u32::from(sizes.buffers).div_ceil(count).next_power_of_two().clamp(64, 1 << 14);
         for index in 0..count {
             let first = index * sizes.table_len;
             let len = sizes.table_len.min(sizes.sockets_max - first);
-            let buffers = u16::try_from(buffers).expect("clamped to 2^14");
-            rings.push(Ring::new(first, Sizes { table_len: len, buffers, ..sizes }, wake)?);
+            rings.push(Ring::new(first, Sizes { table_len: len, ..sizes }, wake)?);
         }
         Ok(Self { rings, table_len: sizes.table_len, first: 0 })
     }
@@ -202,14 +204,12 @@ impl Transport {
     ///
     /// # Errors
     /// As `io_uring_enter`: the ring is of no use any more.
-    pub fn poll(&mut self, handler: &mut impl Handler, budget: Budget) -> io::Result<bool> {
+    pub fn poll(&mut self, handler: &mut impl Handler, mut budget: Budget) -> io::Result<bool> {
         let count = self.rings.len();
-        let share =
-            Budget { completions: (budget.completions / count).max(1), bytes: (budget.bytes / count).max(1) };
         let mut worked = false;
         for offset in 0..count {
             let index = (self.first + offset) % count;
-            worked |= self.rings[index].poll(handler, share)?;
+            worked |= self.rings[index].poll(handler, &mut budget)?;
         }
         self.first = (self.first + 1) % count;
         Ok(worked)

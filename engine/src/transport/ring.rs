@@ -273,11 +273,12 @@ impl Ring {
         self.enter()
     }
 
-    pub(super) fn poll(&mut self, handler: &mut impl Handler, budget: Budget) -> io::Result<bool> {
+    /// Takes what it does off the budget.
+    pub(super) fn poll(&mut self, handler: &mut impl Handler, budget: &mut Budget) -> io::Result<bool> {
         self.io.completion().disable_eventfd();
         self.enter()?;
-        let (mut completions, mut bytes) = (0, 0);
-        while completions < budget.completions && bytes < budget.bytes {
+        let mut worked = false;
+        while budget.completions > 0 && budget.bytes > 0 {
             let mut chunk = [Completion { user_data: 0, result: 0, flags: 0 }; CHUNK];
             let mut len = 0;
             for (place, entry) in chunk.iter_mut().zip(self.io.completion()) {
@@ -286,22 +287,26 @@ impl Ring {
                 len += 1;
             }
             for completion in &chunk[..len] {
-                bytes += self.handle_completion(*completion, handler);
+                let bytes = self.handle_completion(*completion, handler);
+                budget.bytes = budget.bytes.saturating_sub(bytes);
             }
-            completions += len;
+            budget.completions = budget.completions.saturating_sub(len);
+            worked |= len > 0;
             if len < CHUNK {
                 break;
             }
         }
         self.buffers.publish();
-        for index in std::mem::take(&mut self.starved) {
+        let mut starved = std::mem::take(&mut self.starved);
+        for index in starved.drain(..) {
             if self.slots[index as usize].is(under_way::CLOSING) {
                 self.continue_close(index);
             } else {
                 self.receive(index);
             }
         }
-        Ok(completions > 0)
+        self.starved = starved;
+        Ok(worked)
     }
 
     pub(super) fn prepare_wait(&mut self) -> bool {
@@ -417,8 +422,8 @@ impl Drop for Ring {
         }
         let patience = Timespec::from(Duration::from_nanos(QUIESCE_ROUND_NS.into()));
         for _ in 0..QUIESCE_ROUNDS {
-            let budget = Budget { completions: usize::MAX, bytes: usize::MAX };
-            let polled = self.poll(&mut Discard, budget);
+            let mut budget = Budget { completions: usize::MAX, bytes: usize::MAX };
+            let polled = self.poll(&mut Discard, &mut budget);
             if self.sockets() == 0 || polled.is_err() {
                 break;
             }
