@@ -1,8 +1,8 @@
 //! A shard: one thread, one executor, its own rings, and everything about the connections that it was given.
 //!
 //! [`Core`] is the shard without sockets and clock; `Shard` drives it: bytes from the [`Transport`] in, effects out, links
-//! looked at, time read once per tick. A shard that has nothing to do waits for its eventfd, which completions and links
-//! signal, or for its next timer.
+//! looked at, time read once per tick. A shard that has nothing to do sleeps first in its ring, then in its executor, until a
+//! completion, a wake of its links or its next timer.
 
 mod command;
 mod connection;
@@ -34,8 +34,11 @@ use crate::log::{LogEvent, LogSender};
 use crate::topology::{ShardLinks, Stop};
 use crate::transport::{Sizes, Transport, Waiter};
 
+/// How long a shard sleeps in its own ring before it sleeps in its executor: waking from there costs three times as much, but
+/// the executor's other tasks run only then, and every [`ROUNDS_PER_YIELD`] rounds.
+const RING_WAIT_MAX: Duration = Duration::from_millis(2);
 /// Rounds without a pause before the executor's other tasks get a turn.
-const ROUNDS_PER_YIELD: u32 = 16;
+const ROUNDS_PER_YIELD: u32 = 64;
 /// The longest wait: timers are looked at, whatever happens.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often a shard that cannot pass on its solutions looks again.
@@ -108,16 +111,20 @@ impl Shard {
         while !self.is_done() {
             let worked = self.tick()?;
             rounds += 1;
-            if worked {
-                if rounds % ROUNDS_PER_YIELD == 0 {
-                    glommio::executor().yield_task_queue_now().await;
-                }
+            if rounds % ROUNDS_PER_YIELD == 0 {
+                glommio::executor().yield_task_queue_now().await;
+            }
+            if worked || self.core.make_spare_key() {
                 continue;
             }
-            if self.core.make_spare_key() || !self.transport.prepare_wait() {
+            let patience = self.patience();
+            let waited = std::time::Instant::now();
+            self.transport.wait(patience.min(RING_WAIT_MAX))?;
+            if waited.elapsed() < RING_WAIT_MAX || patience <= RING_WAIT_MAX || !self.transport.prepare_wait()
+            {
                 continue;
             }
-            if !self.waiter.wait(self.patience()).await {
+            if !self.waiter.wait(patience - RING_WAIT_MAX).await {
                 return Err(std::io::Error::other("the eventfd cannot be read"));
             }
         }

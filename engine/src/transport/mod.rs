@@ -24,6 +24,8 @@ mod wake;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
 
 pub use listen::{BACKLOG, Listener, Ready};
 pub use ring::{Ring, RingCounters};
@@ -143,6 +145,7 @@ pub struct Budget {
 
 /// The sockets of one thread.
 pub struct Transport {
+    /// The first is the one that is waited on.
     rings: Vec<Ring>,
     table_len: u32,
     /// Which ring is served first in the next poll, so that none starves.
@@ -150,11 +153,11 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Makes the rings; completions signal `wake`.
+    /// Makes the rings. Completions and other threads end waits through `wake`.
     ///
     /// # Errors
     /// io_uring is forbidden (EPERM), missing (ENOSYS), or out of lockable memory (ENOMEM); the table is too long (EMFILE).
-    pub fn new(sizes: Sizes, wake: &Wake) -> io::Result<Self> {
+    pub fn new(sizes: Sizes, wake: &Arc<Wake>) -> io::Result<Self> {
         let count = sizes.rings();
         if count > RINGS_MAX {
             return Err(io::Error::from_raw_os_error(libc::EMFILE));
@@ -163,7 +166,7 @@ impl Transport {
         for index in 0..count {
             let first = index * sizes.table_len;
             let len = sizes.table_len.min(sizes.sockets_max - first);
-            rings.push(Ring::new(first, Sizes { table_len: len, ..sizes }, wake)?);
+            rings.push(Ring::new(first, Sizes { table_len: len, ..sizes }, wake, index == 0)?);
         }
         Ok(Self { rings, table_len: sizes.table_len, first: 0 })
     }
@@ -223,7 +226,21 @@ impl Transport {
         self.rings.iter_mut().try_for_each(Ring::submit)
     }
 
-    /// Lets completions signal the [`Wake`] again. Returns whether it is right to wait now: nothing has completed.
+    /// Sleeps in the kernel until something completes, a [`Wake`] comes, or `timeout` is over. It blocks the thread, and its
+    /// executor with it: for short waits.
+    ///
+    /// # Errors
+    /// As [`Self::poll`].
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        let (waited, others) = self.rings.split_at_mut(1);
+        if others.iter_mut().all(Ring::prepare_wait) && waited[0].is_quiet() {
+            waited[0].wait(timeout)?;
+        }
+        Ok(())
+    }
+
+    /// Lets completions signal the [`Wake`], until the next poll. Returns whether it is right to wait for it now: nothing
+    /// has completed.
     pub fn prepare_wait(&mut self) -> bool {
         self.rings.iter_mut().all(Ring::prepare_wait)
     }

@@ -1,6 +1,6 @@
 //! What a completion belongs to, as the 64 bits that travel through the kernel.
 
-/// A kind of operation on a socket. At most one of each kind is under way on a socket.
+/// A kind of operation, all but one on a socket. At most one of each kind is under way on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Operation {
@@ -9,6 +9,8 @@ pub(super) enum Operation {
     Cancel = 3,
     Shutdown = 4,
     Close = 5,
+    /// The poll of the wake's eventfd; belongs to no slot.
+    Wake = 6,
 }
 
 /// Operation and slot in one word. A slot is not reused before its last operation has completed, so nothing else is
@@ -25,6 +27,7 @@ pub(super) const fn parse(user_data: u64) -> Option<(Operation, u32)> {
         3 => Operation::Cancel,
         4 => Operation::Shutdown,
         5 => Operation::Close,
+        6 => Operation::Wake,
         _ => return None,
     };
     Some((operation, user_data as u32))
@@ -36,9 +39,14 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        for operation in
-            [Operation::Receive, Operation::Send, Operation::Cancel, Operation::Shutdown, Operation::Close]
-        {
+        for operation in [
+            Operation::Receive,
+            Operation::Send,
+            Operation::Cancel,
+            Operation::Shutdown,
+            Operation::Close,
+            Operation::Wake,
+        ] {
             for slot in [0, 1, 19_999, u32::MAX] {
                 assert_eq!(parse(user_data(operation, slot)), Some((operation, slot)));
             }

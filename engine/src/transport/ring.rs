@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{GROUP, ReceiveBuffers};
@@ -72,10 +73,17 @@ pub struct RingCounters {
     pub enters: u64,
 }
 
+/// The poll of the wake's eventfd, by the ring that is waited on.
+struct WakePoll {
+    wake: Arc<Wake>,
+    armed: bool,
+}
+
 /// One io_uring, its direct descriptors and its receive buffers.
 pub struct Ring {
     io: IoUring,
     buffers: ReceiveBuffers,
+    wake_poll: Option<WakePoll>,
     /// The first socket id of this ring.
     first: u32,
     /// As long as the most sockets that were open at once; the table may be longer.
@@ -90,21 +98,24 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes a ring whose sockets have the ids from `first` on. Of `sizes`, `table_len` and `buffers` are this ring's own.
+    /// Makes a ring whose sockets have the ids from `first` on; of `sizes`, `table_len` is this ring's own. The ring that is
+    /// waited on polls the wake.
     ///
     /// # Errors
     /// See [`super::Transport::new`].
-    pub fn new(first: u32, sizes: Sizes, wake: &Wake) -> io::Result<Self> {
+    pub fn new(first: u32, sizes: Sizes, wake: &Arc<Wake>, waited: bool) -> io::Result<Self> {
         let mut io = build(sizes)?;
         io.submitter().register_files_sparse(sizes.table_len)?;
         // Saves a look-up per system call; without it all works too.
         let _ = io.submitter().register_ring_fd();
         io.submitter().register_eventfd(wake.as_fd().as_raw_fd())?;
+        let wake_poll = waited.then(|| WakePoll { wake: Arc::clone(wake), armed: false });
         let buffers = ReceiveBuffers::register(&io, sizes.buffers, sizes.buffer_len)?;
         io.completion().disable_eventfd();
-        Ok(Self {
+        let mut ring = Self {
             io,
             buffers,
+            wake_poll,
             first,
             slots: Vec::new(),
             free: Vec::new(),
@@ -112,7 +123,20 @@ impl Ring {
             backlog: VecDeque::new(),
             starved: Vec::new(),
             counters: RingCounters::default(),
-        })
+        };
+        ring.poll_wake();
+        Ok(ring)
+    }
+
+    /// Makes wakes complete something, unless they do.
+    fn poll_wake(&mut self) {
+        let Some(poll) = self.wake_poll.as_mut().filter(|poll| !poll.armed) else { return };
+        poll.armed = true;
+        let fd = Fd(poll.wake.as_fd().as_raw_fd());
+        let events = u32::try_from(libc::POLLIN).expect("a small constant");
+        let entry =
+            opcode::PollAdd::new(fd, events).multi(true).build().user_data(user_data(Operation::Wake, 0));
+        self.push(entry);
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -309,16 +333,35 @@ impl Ring {
         Ok(worked)
     }
 
-    pub(super) fn prepare_wait(&mut self) -> bool {
+    /// Submits, and sleeps until something completes or `timeout` is over.
+    pub(super) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        self.counters.enters += 1;
+        let timeout = Timespec::from(timeout);
+        match self.io.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)) {
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Whether nothing waits to be submitted or to be taken.
+    pub(super) fn is_quiet(&mut self) -> bool {
         let mut completion = self.io.completion();
-        completion.enable_eventfd();
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         completion.sync();
         let empty = completion.is_empty();
         drop(completion);
         let mut queue = self.io.submission();
         queue.sync();
         empty && queue.is_empty() && self.backlog.is_empty() && !queue.taskrun() && !queue.cq_overflow()
+    }
+
+    /// Lets completions signal; see [`super::Transport::prepare_wait`].
+    pub(super) fn prepare_wait(&mut self) -> bool {
+        self.io.completion().enable_eventfd();
+        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+        self.is_quiet()
     }
 
     /// Returns how many bytes were received.
@@ -332,6 +375,12 @@ impl Ring {
             Operation::Send => self.handle_send(index, result, handler),
             Operation::Cancel => self.finish(index, under_way::CANCEL),
             Operation::Shutdown => self.finish(index, under_way::SHUTDOWN),
+            Operation::Wake => {
+                if let Some(poll) = self.wake_poll.as_mut().filter(|_| !cqueue::more(completion.flags)) {
+                    poll.armed = false;
+                    self.poll_wake();
+                }
+            }
             Operation::Close => {
                 self.slots[index as usize].flags = 0;
                 self.free.push(index);

@@ -50,12 +50,12 @@ struct Bench {
     transport: Transport,
     echo: Echo,
     listener: TcpListener,
-    _wake: Wake,
+    _wake: Arc<Wake>,
 }
 
 impl Bench {
     fn new(sizes: Sizes) -> Self {
-        let wake = Wake::new().unwrap();
+        let wake = Arc::new(Wake::new().unwrap());
         let transport = Transport::new(sizes, &wake).unwrap();
         Self {
             transport,
@@ -254,28 +254,96 @@ fn is_dropped_with_sockets_open_and_a_send_under_way() {
     assert!(count < 32 << 20);
 }
 
+/// Waits in every way for one byte, twenty times, in a transport whose sockets lie in its second ring.
 #[test]
-fn a_completion_signals_the_wake_while_waiting() {
-    let wake = Wake::new().unwrap();
-    let mut transport = Transport::new(small(), &wake).unwrap();
+fn completions_end_waits_of_both_kinds() {
+    let wake = Arc::new(Wake::new().unwrap());
+    let mut transport = Transport::new(Sizes { sockets_max: 4, table_len: 2, ..small() }, &wake).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    transport.attach(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        transport.attach(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+    }
     let mut echo = Echo { silent: true, ..Echo::default() };
-    for round in 1..=20 {
-        while transport.poll(&mut echo, BUDGET).unwrap() || !transport.prepare_wait() {}
+    for round in 1..=40 {
+        while transport.poll(&mut echo, BUDGET).unwrap() {}
+        clear(&wake);
+        let mut client = clients[round % 4].try_clone().unwrap();
         let writer = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(2));
             client.write_all(b"x").unwrap();
-            client
         });
-        let mut poll = libc::pollfd { fd: wake.raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one initialised entry whose descriptor is open.
-        assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1, "no signal in round {round}");
-        wake.drain();
-        client = writer.join().unwrap();
+        if round % 2 == 0 {
+            wait_in_the_ring(&mut transport, &mut echo, round);
+        } else {
+            while !transport.prepare_wait() {
+                transport.poll(&mut echo, BUDGET).unwrap();
+            }
+            wait_for_the_eventfd(&wake, round);
+        }
+        writer.join().unwrap();
         while echo.received < round {
             transport.poll(&mut echo, BUDGET).unwrap();
         }
     }
+}
+
+/// Takes what was signalled until now.
+fn clear(wake: &Wake) {
+    wake.wake();
+    wake.drain();
+    wake.acknowledge();
+}
+
+fn wait_in_the_ring(transport: &mut Transport, echo: &mut Echo, round: usize) {
+    let begun = Instant::now();
+    while echo.received < round {
+        transport.wait(Duration::from_secs(5)).unwrap();
+        transport.poll(echo, BUDGET).unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "nothing ended the wait in round {round}");
+}
+
+fn wait_for_the_eventfd(wake: &Wake, round: usize) {
+    let fd = wake.raw_fd();
+    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one initialised entry whose descriptor is open.
+    assert_eq!(unsafe { libc::poll(&raw mut poll, 1, 5000) }, 1, "no signal in round {round}");
+    wake.drain();
+}
+
+#[test]
+fn other_threads_end_waits_of_both_kinds() {
+    let wake = Arc::new(Wake::new().unwrap());
+    let mut transport = Transport::new(small(), &wake).unwrap();
+    let mut echo = Echo::default();
+    for round in 0..40 {
+        wake.acknowledge();
+        while transport.poll(&mut echo, BUDGET).unwrap() {}
+        clear(&wake);
+        let waker = Arc::clone(&wake);
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            waker.wake();
+        });
+        let begun = Instant::now();
+        if round % 2 == 0 {
+            while !transport.poll(&mut echo, BUDGET).unwrap() {
+                transport.wait(Duration::from_secs(5)).unwrap();
+            }
+        } else {
+            while !transport.prepare_wait() {
+                transport.poll(&mut echo, BUDGET).unwrap();
+            }
+            wait_for_the_eventfd(&wake, round);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(4), "nothing ended the wait in round {round}");
+        thread.join().unwrap();
+    }
+    let begun = Instant::now();
+    wake.acknowledge();
+    while transport.poll(&mut echo, BUDGET).unwrap() {}
+    transport.wait(Duration::from_millis(20)).unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(15), "{:?}", begun.elapsed());
 }

@@ -1,7 +1,9 @@
-//! How other threads and the kernel wake a shard: one eventfd, awaited through glommio.
+//! How a shard is woken: one eventfd, signalled by other threads when they have put something into its links, and by its
+//! rings' completions.
 //!
-//! A shard's rings are registered with the eventfd, so a completion signals it; links signal it by [`Wake::wake`]. A shard
-//! that waits costs nothing, and a wake that is already on its way costs no system call.
+//! The shard waits for it in two ways: in its first ring, which polls the eventfd, or in its executor, which reads it. One
+//! eventfd for all, because the kernel drops a signal that one eventfd's wake-up causes on another, all but the first (seen with
+//! Linux 6.18). A wake that is already on its way costs no system call.
 
 use std::fs::File;
 use std::future::{Future, poll_fn};
@@ -15,6 +17,17 @@ use std::time::Duration;
 
 use glommio::io::BufferedFile;
 use glommio::timer::Timer;
+
+/// A new eventfd that blocks its readers.
+fn eventfd() -> io::Result<File> {
+    // SAFETY: takes two integers, touches no memory of ours. Without EFD_NONBLOCK, because a ring's read shall wait.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` is open and nobody else's: it was made above.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
 
 /// The waking end: shared by all who hand something to one shard.
 #[derive(Debug)]
@@ -30,14 +43,7 @@ impl Wake {
     /// # Errors
     /// Out of file descriptors or memory.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: takes two integers, touches no memory of ours. Without EFD_NONBLOCK, because a ring's read shall wait.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `fd` is open and nobody else's: it was made above.
-        let eventfd = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-        Ok(Self { eventfd, pending: AtomicBool::new(false) })
+        Ok(Self { eventfd: eventfd()?, pending: AtomicBool::new(false) })
     }
 
     /// Makes the receiver look at its links. Call it after what it shall find there was put there.
@@ -53,7 +59,7 @@ impl Wake {
         self.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// The receiving end, to be made on the receiver's glommio executor.
+    /// The waiting end, to be made on the receiver's glommio executor.
     ///
     /// # Errors
     /// Out of file descriptors.
@@ -80,7 +86,7 @@ impl Wake {
     }
 }
 
-/// The receiving end of a [`Wake`].
+/// The end of a [`Wake`] that waits in an executor.
 pub struct Waiter {
     file: Rc<BufferedFile>,
     /// A read that was begun stays begun from one wait to the next, so that a timer that fires costs no cancellation.
