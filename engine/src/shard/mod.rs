@@ -14,6 +14,7 @@ mod lifecycle;
 mod links;
 mod outgoing;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use adit_hasher::Hasher;
@@ -31,7 +32,7 @@ use crate::error::StartError;
 use crate::identity::IdentityReader;
 use crate::limits::{EngineLimits, tick};
 use crate::log::{LogEvent, LogSender};
-use crate::topology::{ShardLinks, Stop};
+use crate::topology::ShardLinks;
 use crate::transport::{Sizes, Transport, Waiter};
 
 /// How long a shard sleeps in its own ring before it sleeps in its executor: waking from there costs three times as much, but
@@ -109,12 +110,19 @@ impl Shard {
     async fn serve(&mut self) -> std::io::Result<()> {
         let mut rounds = 0;
         while !self.is_done() {
-            let worked = self.tick()?;
+            let more = self.tick()?;
             rounds += 1;
             if rounds % ROUNDS_PER_YIELD == 0 {
                 glommio::executor().yield_task_queue_now().await;
             }
-            if worked || self.core.make_spare_key() {
+            if more {
+                continue;
+            }
+            if self.core.is_blocked() {
+                glommio::timer::sleep(BLOCKED_PAUSE).await;
+                continue;
+            }
+            if self.transport.is_quiet() && self.core.make_spare_key() {
                 continue;
             }
             let patience = self.patience();
@@ -132,19 +140,18 @@ impl Shard {
     }
 
     fn is_done(&self) -> bool {
-        use std::sync::atomic::Ordering;
-        let Stop { at_once, .. } = &*self.links.stop;
-        at_once.load(Ordering::Acquire) || self.stopping && self.core.open_sockets() == 0
+        self.links.stop.at_once.load(Ordering::Acquire) || self.stopping && self.core.open_sockets() == 0
     }
 
-    /// One round: everything that is there, in bounded portions. Returns whether there was anything.
+    /// One round: everything that is there, in bounded portions. Returns whether something is left that no completion
+    /// and no timer will tell of.
     fn tick(&mut self) -> std::io::Result<bool> {
         self.links.wake.acknowledge();
         self.core.begin_tick(since(self.origin));
-        let mut worked = self.take_links();
-        let blocked = self.core.is_blocked();
-        if !blocked {
-            worked |= self.transport.poll(&mut self.core, tick::RECEIVE)?;
+        let mut more = self.take_links();
+        let mut busy = false;
+        if !self.core.is_blocked() {
+            busy = self.transport.poll(&mut self.core, tick::RECEIVE)?;
             self.core.settle();
         }
         if self.core.poll_timeout().is_some_and(|due| due <= self.core.now) {
@@ -154,14 +161,12 @@ impl Shard {
         // Before the answers leave: whoever has read one finds it counted.
         self.publish_counters();
         self.apply_effects()?;
-        if self.core.poll_fan_out(tick::FAN_OUT_CONNECTIONS) {
-            worked = true;
-        }
+        more |= self.core.poll_fan_out(tick::FAN_OUT_CONNECTIONS);
         self.core.flush();
-        let handshakes_max = if worked { tick::HANDSHAKES_BUSY_MAX } else { tick::HANDSHAKES_MAX };
-        worked |= self.core.poll_handshakes(handshakes_max);
+        let handshakes_max = if busy || more { tick::HANDSHAKES_BUSY_MAX } else { tick::HANDSHAKES_MAX };
+        more |= self.core.poll_handshakes(handshakes_max);
         self.apply_effects()?;
-        Ok(worked)
+        Ok(more)
     }
 
     fn publish_counters(&self) {
@@ -172,38 +177,35 @@ impl Shard {
         self.links.counters.set(Counter::RingEnters, ring.enters);
     }
 
-    /// Takes what other threads have put into the links: templates first, because they are what everybody waits for.
+    /// Takes what other threads have put into the links: templates first, because they are what everybody waits for. Returns
+    /// whether some is left.
     fn take_links(&mut self) -> bool {
-        let mut worked = false;
         while let Ok(update) = self.links.templates.try_recv() {
             self.core.handle_template(&update);
-            worked = true;
         }
         while let Ok(pending) = self.links.commands.try_recv() {
             // Whoever asked may have gone.
             let _ = pending.answer.try_send(self.core.handle_command(pending.command));
-            worked = true;
         }
         for _ in 0..tick::SOCKETS_MAX {
             let Ok(new) = self.links.sockets.try_recv() else { break };
-            worked = true;
             match self.transport.attach(new.socket) {
-                Ok(socket) if !self.stopping => self.core.handle_socket(socket, new.peer, new.ticket),
                 Ok(socket) => {
                     self.core.handle_socket(socket, new.peer, new.ticket);
-                    self.core.end(socket, EndReason::Shutdown);
+                    if self.stopping {
+                        self.core.end(socket, EndReason::Shutdown);
+                    }
                 }
                 Err(_) => self.core.refuse_socket(new.peer),
             }
         }
-        if !self.stopping && self.links.stop.requested.load(std::sync::atomic::Ordering::Acquire) {
+        if !self.stopping && self.links.stop.requested.load(Ordering::Acquire) {
             self.stopping = true;
             self.core.settle();
             self.core.flush();
             self.core.begin_shutdown();
-            worked = true;
         }
-        worked
+        !self.links.sockets.is_empty()
     }
 
     fn apply_effects(&mut self) -> std::io::Result<()> {

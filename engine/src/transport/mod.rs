@@ -239,6 +239,11 @@ impl Transport {
         Ok(())
     }
 
+    /// Whether nothing waits to be submitted or to be taken.
+    pub fn is_quiet(&mut self) -> bool {
+        self.rings.iter_mut().all(Ring::is_quiet)
+    }
+
     /// Lets completions signal the [`Wake`], until the next poll. Returns whether it is right to wait for it now: nothing
     /// has completed.
     pub fn prepare_wait(&mut self) -> bool {
