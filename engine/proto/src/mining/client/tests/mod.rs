@@ -16,6 +16,7 @@ use super::*;
 use crate::mining::server::{ChannelId, JobId};
 use crate::time::Instant;
 
+mod hostile;
 mod jobs;
 mod requests;
 mod setup;
