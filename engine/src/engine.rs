@@ -22,10 +22,14 @@ use crate::limits::EngineLimits;
 use crate::log::LogEvent;
 use crate::shard::{Command, Done, Shard, ShardConfig};
 use crate::topology::{Links, PendingCommand, SHARDS_MAX, ShardDoor, ShardLinks, Stop};
-use crate::transport::{Listener, RINGS_MAX, Sizes, Wake, kernel_version, open_files_max};
+use crate::transport::{
+    Listener, RINGS_MAX, Sizes, Wake, kernel_version, locked_memory_max, open_files_max, probe,
+};
 
 /// Memory that a shard's executor registers for file IO. Its default, 10 MiB, does not fit under the usual memlock limit.
 const EXECUTOR_MEMORY: usize = 64 << 10;
+/// The least limit on locked memory with which the executor starts.
+const EXECUTOR_MEMLOCK_MIN: u64 = 512 << 10;
 /// Entries of the executor's own rings: it awaits an eventfd, timers and the share log's files.
 const EXECUTOR_RING_DEPTH: usize = 32;
 /// How long a shard may take to come up.
@@ -68,6 +72,11 @@ impl Engine {
         }
         if let Some((major, minor)) = kernel_version().filter(|(major, _)| *major < 6) {
             return Err(StartError::KernelTooOld { major, minor });
+        }
+        // On a thread of its own: a ring that is taken down later interrupts system calls of the thread that made it.
+        std::thread::spawn(probe).join().unwrap_or(Ok(())).map_err(StartError::from_ring)?;
+        if locked_memory_max() < EXECUTOR_MEMLOCK_MIN {
+            return Err(StartError::MemlockTooSmall(std::io::Error::from_raw_os_error(libc::ENOMEM)));
         }
         let sizes = Sizes::for_sockets(config.limits.connections_max.saturating_add(CLOSING_ROOM));
         if sizes.rings() > RINGS_MAX {

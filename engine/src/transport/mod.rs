@@ -117,13 +117,30 @@ pub const RINGS_MAX: u32 = 64;
 /// The soft limit on open files, which also caps each ring's table.
 #[must_use]
 pub fn open_files_max() -> u32 {
+    soft_limit(libc::RLIMIT_NOFILE).map_or(1024, |limit| u32::try_from(limit).unwrap_or(u32::MAX))
+}
+
+/// The soft limit on locked memory, in bytes.
+#[must_use]
+pub fn locked_memory_max() -> u64 {
+    soft_limit(libc::RLIMIT_MEMLOCK).unwrap_or(u64::MAX)
+}
+
+fn soft_limit(resource: libc::__rlimit_resource_t) -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a live struct of the type that the call fills in.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    if result != 0 {
-        return 1024;
-    }
-    u32::try_from(limit.rlim_cur).unwrap_or(u32::MAX)
+    let result = unsafe { libc::getrlimit(resource, &raw mut limit) };
+    (result == 0).then_some(limit.rlim_cur)
+}
+
+/// Makes a small ring and drops it again, to learn why none could be made before threads depend on it.
+///
+/// # Errors
+/// As [`Transport::new`].
+pub fn probe() -> io::Result<()> {
+    ring::build(Sizes { submissions: 2, completions: 4, ..Sizes::for_sockets(1) })?
+        .submitter()
+        .register_files_sparse(1)
 }
 
 /// The running kernel's version.

@@ -488,7 +488,7 @@ impl Drop for Ring {
 }
 
 /// The leanest kind of ring that the kernel has: DEFER_TASKRUN came with 6.1.
-fn build(sizes: Sizes) -> io::Result<IoUring> {
+pub(super) fn build(sizes: Sizes) -> io::Result<IoUring> {
     let builder = |defer: bool| {
         let mut builder = IoUring::builder();
         builder
