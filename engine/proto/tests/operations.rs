@@ -11,7 +11,7 @@ use adit_codec::message::{CloseChannel, SubmitSharesExtended, SubmitSharesStanda
 use adit_hasher::Target;
 use adit_proto::mining::server::{ChannelId, ConnectionId, Event};
 use common::mirror::{Channel, Mirror};
-use common::{World, config, prev_hash, template};
+use common::{HEADER_TIMESTAMP, World, config, prev_hash, template};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -200,7 +200,8 @@ impl Run {
             _ => self.foretell(client, &channel, job, &extranonce, nonce),
         };
         let job_id = if kind == 0 { 1_000_000 } else { job };
-        let early = u32::from(kind == 1);
+        // Below what any job may have: a channel that opens later is told a later first ntime than its job's.
+        let ntime_of = |ntime: u32| if kind == 1 { HEADER_TIMESTAMP - 1 } else { ntime };
         let bits = u32::from(kind == 2);
         self.clients[client].awaited.insert(sequence_number, (channel.id, expected));
         match (standard, extended) {
@@ -219,7 +220,7 @@ impl Run {
                 self.world.send(id, &other);
             }
             (Some(share), _) => {
-                let (ntime, version) = (share.ntime - early, share.version ^ bits);
+                let (ntime, version) = (ntime_of(share.ntime), share.version ^ bits);
                 self.world.send(id, &SubmitSharesStandard { job_id, ntime, version, ..share });
             }
             (_, Some(share)) if kind == 3 => {
@@ -231,7 +232,7 @@ impl Run {
                 self.world.send(id, &other);
             }
             (_, Some(share)) => {
-                let (ntime, version) = (share.ntime - early, share.version ^ bits);
+                let (ntime, version) = (ntime_of(share.ntime), share.version ^ bits);
                 self.world.send(id, &SubmitSharesExtended { job_id, ntime, version, ..share });
             }
             (None, None) => {}

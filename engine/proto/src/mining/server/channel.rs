@@ -62,8 +62,10 @@ pub(super) struct Channel {
     pub(super) kind: Kind,
     /// Cleared when it is closed: the slot stays until its shares are judged.
     pub(super) open: bool,
-    /// Whether it was given no job yet.
+    /// Standard channels: whether it was given no job yet, which must be the first thing that it is told.
     pub(super) awaits_job: bool,
+    /// Whether a target is to be sent after that job.
+    pub(super) target_is_untold: bool,
 }
 
 impl Channel {

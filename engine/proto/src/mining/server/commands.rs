@@ -194,7 +194,9 @@ impl Server {
             .filter(|slot| self.channels.get(*slot).is_some_and(|c| u32::from(c.group) == group.0))
             .collect();
         let max_target = |slot: &u32| self.channels.cold(*slot).map_or(target, |cold| cold.max_target());
-        if connection.standard_jobs || members.iter().any(|slot| max_target(slot) < target) {
+        let awaits_job = |slot: &u32| self.channels.get(*slot).is_some_and(|channel| channel.awaits_job);
+        let one_by_one = |slot: &u32| max_target(slot) < target || awaits_job(slot);
+        if connection.standard_jobs || members.iter().any(one_by_one) {
             for slot in members {
                 let max_target = self.channels.cold(slot).map_or(target, |cold| cold.max_target());
                 self.send_target(id, slot, target.min(max_target), hashes, out);

@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 
 use adit_codec::frame::HEADER_LEN;
-use adit_codec::message::NewMiningJob;
+use adit_codec::message::{NewMiningJob, SetTarget};
 use adit_hasher::BatchHash;
 
 use super::channel::Kind;
@@ -252,10 +252,14 @@ impl Server {
                 merkle_root: root,
             };
             out.send(id, Priority::Work, &message);
-            if core::mem::take(&mut channel.awaits_job)
-                && let Some(connection) = self.connections.get_mut(id.slot)
-            {
-                connection.awaiting_job -= 1;
+            if core::mem::take(&mut channel.awaits_job) {
+                if core::mem::take(&mut channel.target_is_untold) {
+                    let (channel_id, target) = (channel.id.0, channel.target.to_le_bytes());
+                    out.send(id, Priority::Work, &SetTarget { channel_id, maximum_target: &target });
+                }
+                if let Some(connection) = self.connections.get_mut(id.slot) {
+                    connection.awaiting_job -= 1;
+                }
             }
         }
     }

@@ -305,6 +305,11 @@ impl Work {
         }
     }
 
+    /// The nTime at which work begins that is announced now.
+    pub(super) fn ntime(&self, now: Instant) -> u32 {
+        self.tip.as_ref().map_or(0, |tip| tip.ntime(now))
+    }
+
     /// The message that makes the job at `index` active on the present tip.
     pub(super) fn set_new_prev_hash(&self, channel_id: u32, index: usize) -> SetNewPrevHash<'_> {
         let job = &self.jobs[index];
@@ -438,7 +443,7 @@ impl Work {
     }
 
     fn announce_active(&mut self, source: Rc<Source>, now: Instant) {
-        let min_ntime = self.tip.as_ref().map_or(0, |tip| tip.ntime(now));
+        let min_ntime = self.ntime(now);
         while self.jobs.iter().filter(|job| job.active.is_some()).count() >= self.jobs_max {
             // Never the first: connections that are behind have yet to hear of the tip by its name.
             let oldest = self.jobs.iter().skip(1).position(|job| job.active.is_some());
@@ -466,7 +471,7 @@ impl Work {
         self.jobs.swap(0, index);
         self.jobs.truncate(1);
         self.head = self.head.next();
-        let min_ntime = self.tip.as_ref().map_or(0, |tip| tip.ntime(now));
+        let min_ntime = self.ntime(now);
         if let Some(job) = self.jobs.front_mut() {
             job.active = Some(Active { since: self.head, at: now, min_ntime });
         }

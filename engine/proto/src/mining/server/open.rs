@@ -5,7 +5,7 @@
 
 use adit_codec::message::{
     NewMiningJob, OpenExtendedMiningChannel, OpenExtendedMiningChannelSuccess, OpenMiningChannelError,
-    OpenStandardMiningChannel, OpenStandardMiningChannelSuccess,
+    OpenStandardMiningChannel, OpenStandardMiningChannelSuccess, SetNewPrevHash,
 };
 use adit_hasher::{BatchHash, Target};
 
@@ -107,7 +107,7 @@ impl Server {
         match slot {
             Ok(slot) => {
                 self.send_open_success(id, opening.request_id, slot, out);
-                self.send_first_work(id, slot, hashes, out);
+                self.send_first_work(id, slot, now, hashes, out);
                 self.counters.channels_opened += 1;
                 let channel = self.channels.get(slot).map_or(ChannelId(0), |channel| channel.id);
                 out.report(Event::ChannelOpened {
@@ -143,7 +143,7 @@ impl Server {
         let in_force_since = current.map(|_| now);
         let idle = current.is_none() && self.work.futures().next().is_none();
         let connection = self.connections.get_mut(id.slot)?;
-        let awaits_job = idle && opening.kind == Kind::Standard && !connection.standard_jobs;
+        let awaits_job = idle && opening.kind == Kind::Standard;
         let slot = self.channels.insert(
             Channel {
                 target: announced_target(
@@ -169,6 +169,7 @@ impl Server {
                 kind: opening.kind,
                 open: true,
                 awaits_job,
+                target_is_untold: false,
             },
             Cold::new(opening.user_identity, opening.max_target),
         );
@@ -219,6 +220,7 @@ impl Server {
         &mut self,
         id: ConnectionId,
         slot: u32,
+        now: Instant,
         hashes: &impl BatchHash,
         out: &mut ServerOutbox,
     ) {
@@ -226,7 +228,11 @@ impl Server {
         if let Some(index) = current {
             self.send_as_future(id, slot, index, hashes, out);
             if let Some(channel) = self.channels.get(slot) {
-                out.send(id, Priority::Work, &self.work.set_new_prev_hash(channel.id.0, index));
+                // The client counts from what it is told, so it is told what time it is.
+                let min_ntime = self.work.ntime(now);
+                let message =
+                    SetNewPrevHash { min_ntime, ..self.work.set_new_prev_hash(channel.id.0, index) };
+                out.send(id, Priority::Work, &message);
             }
         }
         let mut futures = self.work.futures().next();

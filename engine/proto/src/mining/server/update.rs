@@ -88,9 +88,15 @@ impl Server {
         out: &mut ServerOutbox,
     ) {
         self.catch_up(id.slot, hashes, out);
-        let Some(channel) = self.channels.get(slot) else { return };
-        let message = SetTarget { channel_id: channel.id.0, maximum_target: &target.to_le_bytes() };
-        out.send(id, Priority::Work, &message);
+        let Some(channel) = self.channels.get_mut(slot) else { return };
+        if channel.awaits_job {
+            // NewMiningJob comes first on a standard channel (specification 5.3.15). Until then nothing is active that a
+            // target could bind, so it loses nothing by following.
+            channel.target_is_untold = true;
+        } else {
+            let message = SetTarget { channel_id: channel.id.0, maximum_target: &target.to_le_bytes() };
+            out.send(id, Priority::Work, &message);
+        }
         self.note_target(slot, target);
     }
 
