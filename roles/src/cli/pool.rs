@@ -54,9 +54,7 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
             );
             Ok(())
         }
-        _ => {
-            Err(Failure::running("a thread of the pool had panicked; its message is above: please report it"))
-        }
+        _ => Err(Failure::running("the pool did not end in good order; what went wrong is above")),
     }
 }
 

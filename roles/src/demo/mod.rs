@@ -1,7 +1,7 @@
 //! A pool that can be watched at work: node, pool and CPU miners in one process, talking over TCP as they would anywhere.
 //!
 //! Nothing is simulated: the miners hash, the node validates with Bitcoin Core's rules, and a block counts when the node
-//! has accepted it. Bounds: [`RECENT_MAX`] blocks wait to be shown.
+//! has accepted it. Bounds: 256 blocks wait to be shown.
 
 mod terminal;
 
@@ -61,8 +61,8 @@ pub enum DemoError {
     Miner(MinerConfigError),
     /// A directory or key file cannot be used.
     Files(String),
-    /// A thread panicked.
-    Panic,
+    /// The pool did not end in good order.
+    Disorder,
 }
 
 impl fmt::Display for DemoError {
@@ -79,9 +79,7 @@ impl fmt::Display for DemoError {
                 Ok(())
             }
             Self::Miner(error) => write!(f, "miner: {error}"),
-            Self::Panic => {
-                f.write_str("a thread of the pool had panicked; its message is above: please report it")
-            }
+            Self::Disorder => f.write_str("the pool did not end in good order; what went wrong is above"),
         }
     }
 }
@@ -149,7 +147,7 @@ pub fn run(options: &DemoOptions, is_stopped: &mut dyn FnMut() -> bool) -> Resul
     watch.screen.line(&summary(&lock(&watch.blocks), &status, &summaries, elapsed, options));
     match stopped {
         Some(report) if report.threads_failed == 0 => Ok(()),
-        _ => Err(DemoError::Panic),
+        _ => Err(DemoError::Disorder),
     }
 }
 

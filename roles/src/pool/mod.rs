@@ -1,12 +1,12 @@
 //! The pool: an engine, a template source, a journal, and what keeps them going.
 //!
 //! Owns the threads that are no shards: one hands templates to the engine, one hands solutions to source and journal at
-//! the same moment, one waits for the outcomes, one writes the engine's events to the log, one renews certificates and
-//! writes the status. They meet only by bounded links.
+//! the same moment, one waits for the outcomes, one owns the journal, one writes the engine's events to the log, one renews
+//! certificates and writes the status. They meet only by bounded links.
 //!
 //! Invariants: a solution reaches the source and the journal without either waiting for the other; the outcome reaches
-//! journal and log. Miners are served while the source is away. A stop ends within the configured grace plus
-//! five seconds for answers and what the source takes to close.
+//! journal and log. Miners are served while the source is away. Bounds: a stop takes the configured grace, then 10 s at
+//! most for answers and the journal's disk, then 20 s at most for the source to close; what is left undone is said.
 
 mod blocks;
 mod error;
@@ -19,11 +19,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
 use adit_engine::{Engine, EngineConfig, EngineHandle, ShutdownReport};
 use crossbeam::channel::{Receiver, Sender, bounded};
+use tracing::error;
 
 use crate::certificates::Renewal;
 use crate::config::{Authority, PoolConfig};
@@ -37,6 +38,10 @@ pub use error::PoolError;
 pub use status::{HashRate, Meter, Status};
 use templates::ChainState;
 
+/// How long a stop waits for the pool's own threads: for the source's answers and the journal's disk.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a stop waits for the source to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(20);
 /// Orders that wait for the upkeep thread.
 const ORDERS_MAX: usize = 16;
 
@@ -64,7 +69,6 @@ struct Running {
     engine: Arc<EngineHandle>,
     /// Held by the pool and the draining threads.
     source: Arc<Box<dyn TemplateSource>>,
-    journal: Arc<Journal>,
     chain: Arc<ChainState>,
     tally: Arc<Tally>,
     stopping: Arc<AtomicBool>,
@@ -110,7 +114,6 @@ impl Pool {
         let running = Running {
             engine: Arc::new(engine),
             source: Arc::new(source),
-            journal: Arc::new(journal),
             chain: Arc::default(),
             tally: Arc::default(),
             stopping: Arc::default(),
@@ -126,18 +129,25 @@ impl Pool {
             grace,
         };
         // From here on a failure drops the pool, which ends and joins what was started.
-        pool.start_draining(recovery, on_block)?;
+        pool.start_draining(journal, recovery, on_block)?;
         pool.start_feeding(stopped, inbox, renewal, status_interval_s)?;
         Ok(pool)
     }
 
-    fn start_draining(&mut self, recovery: Recovery, on_block: OnBlock) -> Result<(), PoolError> {
+    fn start_draining(
+        &mut self,
+        journal: Journal,
+        recovery: Recovery,
+        on_block: OnBlock,
+    ) -> Result<(), PoolError> {
         let running = self.running();
         let events = running.engine.log();
-        let (submitter, outcomes) = blocks::parts(running, recovery, on_block);
+        let blocks::Parts { submitter, outcomes, recorder } =
+            blocks::parts(running, journal, recovery, on_block);
         self.draining.push(spawn("log", move || events::write(&events))?);
         self.draining.push(spawn("blocks", move || submitter.run())?);
         self.draining.push(spawn("outcomes", move || outcomes.run())?);
+        self.draining.push(spawn("recorder", move || recorder.run())?);
         Ok(())
     }
 
@@ -210,19 +220,20 @@ impl Pool {
     }
 
     fn end(&mut self, grace: Duration) -> Option<ShutdownReport> {
-        let Running { engine, source, journal, stopping, .. } = self.running.take()?;
+        let Running { engine, source, stopping, .. } = self.running.take()?;
         stopping.store(true, Ordering::Release);
         self.stop_templates = None;
         let _ = self.orders.send(upkeep::Order::Stop);
-        let mut failed = join_all(&mut self.feeding);
+        let mut failed = join_all(&mut self.feeding, JOIN_PATIENCE);
         // The engine's threads end, and with them its links: the draining threads come to their end.
         let report = Arc::into_inner(engine).map(|engine| engine.shutdown(grace));
-        failed += join_all(&mut self.draining);
-        if let Some(source) = Arc::into_inner(source) {
-            source.shutdown();
-        }
-        // Writes what waits.
-        drop(journal);
+        failed += join_all(&mut self.draining, JOIN_PATIENCE);
+        let closing = spawn("closing", move || {
+            if let Some(source) = Arc::into_inner(source) {
+                source.shutdown();
+            }
+        });
+        failed += closing.map_or(1, |thread| join_all(&mut vec![thread], CLOSE_PATIENCE));
         report.map(|report| ShutdownReport { threads_failed: report.threads_failed + failed, ..report })
     }
 }
@@ -237,9 +248,25 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     std::thread::Builder::new().name(format!("adit-{name}")).spawn(run).map_err(PoolError::Thread)
 }
 
-/// Joins threads; says how many had panicked.
-fn join_all(threads: &mut Vec<JoinHandle<()>>) -> usize {
-    threads.drain(..).map(|thread| usize::from(thread.join().is_err())).sum()
+/// Joins threads; says how many had panicked or do not end in time. Those are left to the end of the process.
+fn join_all(threads: &mut Vec<JoinHandle<()>>, patience: Duration) -> usize {
+    const STEP: Duration = Duration::from_millis(2);
+    let deadline = Instant::now() + patience;
+    let mut failed = 0;
+    for thread in threads.drain(..) {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(STEP);
+        }
+        let name = thread.thread().name().unwrap_or_default().to_owned();
+        if !thread.is_finished() {
+            error!(thread = name, "does not end in time: what it had to do is left undone");
+            failed += 1;
+        } else if thread.join().is_err() {
+            error!(thread = name, "had panicked");
+            failed += 1;
+        }
+    }
+    failed
 }
 
 fn start_identity(authority: Authority) -> Result<(Renewal, adit_engine::Identity), PoolError> {

@@ -1,0 +1,185 @@
+//! From a solution to a block of the chain.
+//!
+//! Three threads. The submitter hands each solution to the template source and, by a link that it never waits for, to the
+//! recorder, which owns the journal: a slow disk holds up no block. A third waits for the source's answers, tells log and
+//! recorder, and offers what could not be submitted again. What is not settled when the pool stops stays pending in the
+//! journal and is offered at the next start.
+//!
+//! Bounds: [`IN_FLIGHT_MAX`] answers are waited for, beyond that the submitter waits, and then the engine, so that no
+//! solution is dropped. [`RECORDS_MAX`] records wait for the journal; what finds that link full is submitted all the same,
+//! and the log says that it is not recorded. [`UNSETTLED_MAX`] solutions are offered again, each [`ATTEMPTS_MAX`] times.
+
+mod outcomes;
+mod recorder;
+mod submitter;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use adit_hasher::Digest;
+use adit_proto::mining::server::Solution;
+use crossbeam::channel::{Receiver, bounded};
+use tracing::error;
+
+use super::{OnBlock, Running};
+use crate::journal::{EntryId, Journal, JournalEntry, Recovery};
+use crate::nodes::{Submission, TemplateTransactions};
+use outcomes::Outcomes;
+use recorder::Recorder;
+use submitter::Submitter;
+
+/// Answers that are waited for.
+const IN_FLIGHT_MAX: usize = 4_096;
+/// Records that wait for the journal, which has a queue of its own behind.
+const RECORDS_MAX: usize = 1_024;
+/// Solutions that are offered again; more wait in the journal for the next start.
+const UNSETTLED_MAX: usize = 256;
+/// How often a solution is offered again before that is left to the next start.
+const ATTEMPTS_MAX: u32 = 120;
+/// Pause before a solution is offered again; the first time it is shorter.
+const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// See [`RETRY_PAUSE`].
+const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// After which a source that does not answer is reported.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+/// How long answers are waited for once the pool is stopping, all together.
+const ANSWER_PATIENCE_AT_STOP: Duration = Duration::from_secs(5);
+/// Bytes of a peer's text that are shown.
+const FINDER_LEN_MAX: usize = 64;
+
+/// Who found a block: text of a peer, cut and escaped, so that it cannot forge lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finder(String);
+
+impl Finder {
+    fn of(solution: &Solution) -> Self {
+        let shown = |bytes: &[u8]| bytes[..bytes.len().min(FINDER_LEN_MAX)].escape_ascii().to_string();
+        match solution.worker_identity.as_slice() {
+            [] => Self(shown(&solution.user_identity)),
+            worker => Self(format!("{} ({})", shown(&solution.user_identity), shown(worker))),
+        }
+    }
+}
+
+impl fmt::Display for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Satoshis, shown as bitcoin: `50.00000000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Btc(pub u64);
+
+impl fmt::Display for Btc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SAT_PER_BTC: u64 = 100_000_000;
+        write!(f, "{}.{:08}", self.0 / SAT_PER_BTC, self.0 % SAT_PER_BTC)
+    }
+}
+
+/// What became of a solution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockReport {
+    /// The source's answer.
+    pub outcome: Submission,
+    /// The block's hash.
+    pub hash: Digest,
+    /// Who found it.
+    pub finder: Finder,
+}
+
+/// Blocks since the start.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    accepted: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Rejected ones and stale ones.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+/// A solution whose answer is waited for.
+struct InFlight {
+    solution: Arc<Solution>,
+    transactions: Option<TemplateTransactions>,
+    answer: Receiver<Submission>,
+}
+
+/// What the recorder is told.
+enum Record {
+    /// Write this.
+    Found { solution: Arc<Solution>, transactions: Option<TemplateTransactions> },
+    /// This became of it. An outcome that is not final leaves the entry pending.
+    Settled { hash: Digest, outcome: Submission },
+}
+
+/// The three threads' parts.
+pub(super) struct Parts {
+    pub(super) submitter: Submitter,
+    pub(super) outcomes: Outcomes,
+    pub(super) recorder: Recorder,
+}
+
+/// Makes the parts. Solutions that an earlier run did not settle are offered first.
+pub(super) fn parts(running: &Running, journal: Journal, recovery: Recovery, on_block: OnBlock) -> Parts {
+    let unsettled = recover(&journal, recovery);
+    let (sender, in_flight) = bounded(IN_FLIGHT_MAX);
+    let (records, orders) = bounded(RECORDS_MAX);
+    let submitter = Submitter {
+        solutions: running.engine.solutions(),
+        source: Arc::clone(&running.source),
+        records: records.clone(),
+        in_flight: sender,
+    };
+    let mut outcomes = Outcomes::new(
+        in_flight,
+        records,
+        Arc::clone(&running.source),
+        Arc::clone(&running.tally),
+        Arc::clone(&running.stopping),
+        on_block,
+    );
+    let recorder =
+        Recorder::new(journal, orders, unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id)));
+    unsettled.into_iter().for_each(|(_, entry)| outcomes.keep_recovered(entry));
+    Parts { submitter, outcomes, recorder }
+}
+
+/// What the journal holds without outcome: the newest, which have the best chances, oldest first.
+fn recover(journal: &Journal, recovery: Recovery) -> Vec<(EntryId, JournalEntry)> {
+    for (path, error) in &recovery.corrupt {
+        error!(path = %path.display(), %error, "journal: set aside what is no entry");
+    }
+    let pending = recovery.pending.len();
+    if pending > 0 {
+        let offered = pending.min(UNSETTLED_MAX);
+        tracing::warn!(
+            pending,
+            offered,
+            "journal: solutions of an earlier run were not settled; offering the newest again"
+        );
+    }
+    let newest = recovery.pending.into_iter().skip(pending.saturating_sub(UNSETTLED_MAX));
+    newest
+        .filter_map(|id| match journal.read(id) {
+            Ok(entry) => Some((id, entry)),
+            Err(error) => {
+                error!(%error, "journal: an entry cannot be read");
+                None
+            }
+        })
+        .collect()
+}

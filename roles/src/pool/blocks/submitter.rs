@@ -1,0 +1,42 @@
+//! Hands solutions to the template source and to the recorder.
+
+use std::sync::Arc;
+
+use adit_proto::mining::server::Solution;
+use crossbeam::channel::{Receiver, Sender};
+use tracing::{error, info};
+
+use super::{Finder, InFlight, Record};
+use crate::nodes::TemplateSource;
+
+/// What the thread owns.
+pub(in crate::pool) struct Submitter {
+    pub(super) solutions: Receiver<Box<Solution>>,
+    pub(super) source: Arc<Box<dyn TemplateSource>>,
+    pub(super) records: Sender<Record>,
+    pub(super) in_flight: Sender<InFlight>,
+}
+
+impl Submitter {
+    /// Runs until the engine has ended.
+    pub(in crate::pool) fn run(self) {
+        for solution in self.solutions {
+            let solution: Arc<Solution> = Arc::from(solution);
+            // Looked up first: a block that is accepted may drive its template out.
+            let transactions = self.source.transactions(solution.template_id);
+            let found = Record::Found { solution: Arc::clone(&solution), transactions: transactions.clone() };
+            let is_recorded = self.records.try_send(found).is_ok();
+            let answer = self.source.submit(Arc::clone(&solution));
+            let (hash, finder) = (solution.digest, Finder::of(&solution));
+            info!(%hash, %finder, "block found");
+            if !is_recorded {
+                error!(%hash, "block not recorded: the journal is behind; it is submitted, but lost if that fails");
+            }
+            if self.in_flight.send(InFlight { solution, transactions, answer }).is_err() {
+                error!(
+                    "the thread that waits for blocks' outcomes has ended: outcomes are not known any more"
+                );
+            }
+        }
+    }
+}
