@@ -431,6 +431,27 @@ fn closed_channels_and_their_groups_hear_nothing_more() {
     }
 }
 
+/// 5.3.9: a frame may overtake those that can wait, so what closes a group must not reach who joins it afterwards.
+#[test]
+fn closing_a_group_spares_who_joins_it_meanwhile() {
+    let mut world = World::with_work(config());
+    let id = world.connect(0);
+    let mut mirror = Mirror::default();
+    world.open_extended(id, 8);
+    world.open_extended(id, 8);
+    mirror.read_all(&world.take());
+    let (now, out) = (world.now, &mut world.out);
+    world.server.close_channel(id, ChannelId(16), "maintenance", now, out).expect("the group is there");
+    world.open_extended(id, 8);
+    mirror.read_reordered(&world.take());
+    let newest = mirror.opened[2];
+    assert_eq!(mirror.channels.keys().collect::<Vec<_>>(), [&newest]);
+    world.send(id, &mirror.channels[&newest].extended(1, 1, 1, &[1; 8]));
+    world.settle();
+    mirror.read_all(&world.take());
+    assert_eq!(mirror.accepted, 1);
+}
+
 /// 5.3.11, 5.3.15: a client begins at min_ntime, which must not be ahead of what the tip's age allows. It is told the age in
 /// whole seconds, so that one may be lost to rounding.
 #[test]

@@ -37,7 +37,8 @@ impl Server {
         Ok(())
     }
 
-    /// Sends CloseChannel for a channel, or for a group and so for all its channels (specification 5.3.9).
+    /// Sends CloseChannel for a channel, or for each channel of a group (specification 5.3.9). One frame that names the
+    /// group would close more, if a channel joins the group before it is read: the opening's Success may overtake it.
     ///
     /// # Errors
     /// The connection or channel is unknown, or the reason cannot be sent.
@@ -53,12 +54,13 @@ impl Server {
         if reason_code.len() > TEXT_LEN_MAX || control_character(reason_code.as_bytes()).is_some() {
             return Err(CommandError::InvalidText);
         }
-        let message = CloseChannel { channel_id: channel.0, reason_code: reason_code.as_bytes() };
-        // It must not overtake answers to the channel's shares.
-        out.send(id, Priority::Reply, &message);
-        match slot {
-            Some(slot) => self.close_slot(id, slot, now, out),
-            None => self.close_group(id, channel.0, now, out),
+        let slots = slot.map_or_else(|| self.members(id, channel), |slot| [slot].into());
+        for slot in slots {
+            let Some(channel) = self.channels.get(slot) else { continue };
+            let message = CloseChannel { channel_id: channel.id.0, reason_code: reason_code.as_bytes() };
+            // It must not overtake answers to the channel's shares.
+            out.send(id, Priority::Reply, &message);
+            self.close_slot(id, slot, now, out);
         }
         Ok(())
     }
@@ -189,10 +191,7 @@ impl Server {
         out: &mut ServerOutbox,
     ) {
         let Some(connection) = self.connection(id) else { return };
-        let members: Vec<u32> = (0..connection.directory.indices())
-            .filter_map(|index| connection.directory.slot_at(index))
-            .filter(|slot| self.channels.get(*slot).is_some_and(|c| u32::from(c.group) == group.0))
-            .collect();
+        let members = self.members(id, group);
         let max_target = |slot: &u32| self.channels.cold(*slot).map_or(target, |cold| cold.max_target());
         let awaits_job = |slot: &u32| self.channels.get(*slot).is_some_and(|channel| channel.awaits_job);
         let one_by_one = |slot: &u32| max_target(slot) < target || awaits_job(slot);
@@ -224,6 +223,15 @@ impl Server {
         self.open_channel(id, channel)?;
         out.send(id, Priority::Work, &ChannelEndpointChanged { channel_id: channel.0 });
         Ok(())
+    }
+
+    /// The slots of a group's channels.
+    fn members(&self, id: ConnectionId, group: ChannelId) -> Vec<u32> {
+        let Some(connection) = self.connection(id) else { return Vec::new() };
+        (0..connection.directory.indices())
+            .filter_map(|index| connection.directory.slot_at(index))
+            .filter(|slot| self.channels.get(*slot).is_some_and(|c| u32::from(c.group) == group.0))
+            .collect()
     }
 
     /// The slot of an open channel.
