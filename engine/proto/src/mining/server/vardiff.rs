@@ -1,7 +1,7 @@
 //! Targets that follow a channel's hash rate.
 //!
 //! Shares arrive as a Poisson process whose rate should be [`VardiffConfig::shares_per_minute`]. Two cumulative sums of
-//! log-likelihood ratios (CUSUM) watch it: one against a rate [`RISE`] times as high, one against [`FALL`] times as high.
+//! log-likelihood ratios (CUSUM) watch it: one against a rate `RISE` times as high, one against `FALL` times as high.
 //! Such a sum stays near zero while the rate is right and climbs steadily once it is not, which finds a change in the least
 //! time that a given number of false alarms allows. When one passes its threshold, the shares since it last stood at zero,
 //! which is where the change began, tell the new rate.
