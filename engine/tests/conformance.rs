@@ -118,7 +118,7 @@ fn nothing_is_said_without_a_handshake() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
     assert!(answer.len() <= ACT2_LEN, "{} bytes", answer.len());
-    assert!(!contains(&answer, &[0, 0, 0x01]), "no SetupConnection.Success");
+    assert!(!contains(&answer, &[0, 0, 0x01, 6, 0, 0, 2, 0]), "no SetupConnection.Success");
     wait_for_counters(&engine, "the end", |counters| counters.total.connections() == 0);
     assert_eq!(engine.counters().total.frames_received, 0);
 }
