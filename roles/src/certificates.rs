@@ -24,8 +24,25 @@ pub const POLL_INTERVAL_S: u64 = 5;
 pub const VALID_FROM_MARGIN_S: u32 = 3_600;
 /// The longest time before expiry at which warnings begin, in seconds; a third of the validity if that is less.
 const WARNING_BEFORE_S: u64 = 14 * 86_400;
-/// Pauses between warnings: far from expiry, on the last day, after it. In seconds.
-const WARNING_PAUSES_S: [u64; 3] = [86_400, 3_600, 600];
+
+/// How near expiry is. Each stage begins with a warning at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Soon,
+    LastDay,
+    Expired,
+}
+
+impl Stage {
+    /// Between two warnings, in seconds.
+    const fn pause_s(self) -> u64 {
+        match self {
+            Self::Soon => 86_400,
+            Self::LastDay => 3_600,
+            Self::Expired => 600,
+        }
+    }
+}
 
 /// How urgent a notice is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +100,8 @@ pub struct Renewal {
     renewed_at: Utc,
     /// The file's text, or why it could not be used, when it was last looked at.
     last_seen: Result<String, String>,
-    warned_at: Option<Utc>,
+    /// The last warning.
+    warned: Option<(Stage, Utc)>,
 }
 
 impl Renewal {
@@ -105,7 +123,7 @@ impl Renewal {
                 (static_secret.clone(), certificate, Ok(text))
             }
         };
-        let renewal = Self { authority, static_secret, current, renewed_at: now, last_seen, warned_at: None };
+        let renewal = Self { authority, static_secret, current, renewed_at: now, last_seen, warned: None };
         let identity = renewal.identity().map_err(refuse)?;
         Ok((renewal, identity))
     }
@@ -160,7 +178,7 @@ impl Renewal {
             Ok((text, certificate)) if self.last_seen.as_ref() != Ok(&text) => {
                 self.current = certificate;
                 self.renewed_at = now;
-                self.warned_at = None;
+                self.warned = None;
                 match self.identity() {
                     Ok(identity) => {
                         outcome.identity = Some(identity);
@@ -192,17 +210,20 @@ impl Renewal {
 
     fn warn(&mut self, now: Utc, outcome: &mut Outcome) {
         let Some(text) = warning(&self.current, now) else { return };
-        let left = u64::from(self.current.not_valid_after).saturating_sub(now.0);
-        let pause = match left {
-            0 => WARNING_PAUSES_S[2],
-            1..=86_400 => WARNING_PAUSES_S[1],
-            _ => WARNING_PAUSES_S[0],
+        const DAY_S: u64 = 86_400;
+        let stage = match u64::from(self.current.not_valid_after).checked_sub(now.0) {
+            None => Stage::Expired,
+            Some(0..=DAY_S) => Stage::LastDay,
+            Some(_) => Stage::Soon,
         };
-        if self.warned_at.is_some_and(|last| now.0.saturating_sub(last.0) < pause && now >= last) {
+        if let Some((last_stage, last)) = self.warned
+            && last_stage == stage
+            && (last.0..last.0 + stage.pause_s()).contains(&now.0)
+        {
             return;
         }
-        self.warned_at = Some(now);
-        outcome.note(if left == 0 { Urgency::Error } else { Urgency::Warning }, text);
+        self.warned = Some((stage, now));
+        outcome.note(if stage == Stage::Expired { Urgency::Error } else { Urgency::Warning }, text);
     }
 
     fn identity(&self) -> Result<Identity, String> {
@@ -407,7 +428,8 @@ mod tests {
             }
         }
         assert!((30..=50).contains(&warnings), "{warnings}");
-        let expired = renewal.poll(after(90 * DAY + 601)).notices;
+        assert_eq!(renewal.poll(after(90 * DAY)).notices[0].urgency, Urgency::Warning, "the last second");
+        let expired = renewal.poll(after(90 * DAY + 1)).notices;
         assert_eq!(expired.len(), 1, "{expired:?}");
         assert_eq!(expired[0].urgency, Urgency::Error);
         assert!(expired[0].text.contains("miners are refused"));

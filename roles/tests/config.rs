@@ -167,6 +167,14 @@ fn keys_must_fit_each_other() {
 }
 
 #[test]
+fn what_is_allowed_but_unwise_is_warned_of() {
+    let config = Place::new().load(&with("[vardiff]\nshares_per_minute = 6000"));
+    assert_eq!(config.warnings.len(), 1);
+    assert!(config.warnings[0].contains("shares_per_tip_max = 100000 are refused"), "{:?}", config.warnings);
+    assert!(Place::new().load(SOUND).warnings.is_empty());
+}
+
+#[test]
 fn defaults_give_way_to_what_is_set() {
     let config = Place::new().load(&with("[limits]\nconnections_max = 10\nidle_timeout_s = 40"));
     assert_eq!(config.settings.limits.connections_per_address_max, 10);

@@ -44,7 +44,7 @@ fn two_blocks_on_regtest() {
 }
 
 #[test]
-fn one_block_on_signet_by_each_kind_of_miner_alone() {
+fn one_block_on_signet_by_a_single_miner() {
     let shown = demo(&["--chain", "signet", "--blocks", "1", "--miners", "1"]);
     assert!(heights(&shown).starts_with(&[1]), "{shown}");
     assert!(shown.contains("standard-1"), "{shown}");

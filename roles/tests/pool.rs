@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
 use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator};
+use adit_roles::keys;
+use adit_roles::utc::Utc;
 use program::{Program, adit, output};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,15 +36,15 @@ fn start(dir: &Path) -> (Program, SocketAddr) {
 }
 
 /// A handshake as a miner makes it; it fails unless the authority vouches for the pool.
-fn shake_hands(address: SocketAddr, authority: &AuthorityPublicKey) -> Result<(), String> {
+fn shake_hands(address: SocketAddr, authority: &AuthorityPublicKey) -> Result<TcpStream, String> {
     let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let (initiator, act1) = Initiator::new(EphemeralKey::new(&[7; 64]).unwrap());
     stream.write_all(&act1).map_err(|error| error.to_string())?;
     let mut act2 = [0; ACT2_LEN];
     stream.read_exact(&mut act2).map_err(|error| error.to_string())?;
-    let now = adit_roles::utc::Utc::now().to_u32();
-    initiator.finish(&act2, Some(authority), now, 10).map(|_| ()).map_err(|error| error.to_string())
+    let now = Utc::now().to_u32();
+    initiator.finish(&act2, Some(authority), now, 10).map(|_| stream).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -70,7 +72,7 @@ fn sigterm_stops_a_pool_in_good_order() {
     let authority = configure(dir.path(), "[log]\nstatus_interval_s = 1\n");
     let (mut program, address) = start(dir.path());
     shake_hands(address, &authority).unwrap();
-    let stranger = adit_roles::keys::generate_authority().public_key();
+    let stranger = keys::generate_authority().public_key();
     assert!(shake_hands(address, &stranger).is_err());
     program.wait_for("status connections=", PATIENCE);
     // One who stays and one who never says anything must not hold the stop up.
@@ -87,6 +89,27 @@ fn sigterm_stops_a_pool_in_good_order() {
     let (mut again, _) = start(dir.path());
     again.signal("INT");
     assert_eq!(again.wait(PATIENCE), Some(0), "{}", again.log());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = configure(dir.path(), "[limits]\nclose_timeout_s = 50\n");
+    let text = fs::read_to_string(dir.path().join("pool.toml")).unwrap();
+    fs::write(
+        dir.path().join("pool.toml"),
+        text.replace("[authority]", "shutdown_grace_s = 50\n[authority]"),
+    )
+    .unwrap();
+    let (mut program, address) = start(dir.path());
+    // It neither reads nor closes: the pool waits for it.
+    let _lazy = shake_hands(address, &authority).unwrap();
+    program.signal("INT");
+    program.wait_for("a second signal ends at once", PATIENCE);
+    let begun = Instant::now();
+    program.signal("INT");
+    assert_eq!(program.wait(PATIENCE), Some(1), "{}", program.log());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -147,6 +170,49 @@ fn a_certificate_made_off_line_is_renewed_without_a_restart() {
     shake_hands(address, &public).unwrap();
     fs::write(server.join("pool.new"), certify("90")).unwrap();
     fs::rename(server.join("pool.new"), server.join("pool.cert")).unwrap();
+    program.signal("HUP");
+    program.wait_for("new certificate in use", PATIENCE);
+    shake_hands(address, &public).unwrap();
+    program.signal("TERM");
+    assert_eq!(program.wait(PATIENCE), Some(0), "{}", program.log());
+}
+
+#[test]
+fn an_expired_certificate_is_never_shown() {
+    const VALID_S: u32 = 10;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = keys::generate_authority();
+    let public = authority.public_key();
+    let static_secret = keys::StaticSecret::generate();
+    keys::files::create_secret(&dir.path().join("static.key"), &keys::static_text(&static_secret).unwrap())
+        .unwrap();
+    let certify = |seconds: u32| {
+        let static_key = *static_secret.key_pair().unwrap().public_key();
+        let now = Utc::now().to_u32();
+        let certificate = authority.certify(&static_key, now - 10, now + seconds, &[1; 32]);
+        let file = keys::CertificateFile { authority: public, static_key, certificate };
+        fs::write(dir.path().join("new.cert"), file.to_text()).unwrap();
+        fs::rename(dir.path().join("new.cert"), dir.path().join("pool.cert")).unwrap();
+    };
+    fs::write(
+        dir.path().join("pool.toml"),
+        format!(
+            "[pool]\nlisten = \"127.0.0.1:0\"\npayout = \"raw(51)\"\n[authority]\npublic_key = \"{public}\"\n\
+             static_key_file = \"static.key\"\ncertificate_file = \"pool.cert\"\n"
+        ),
+    )
+    .unwrap();
+    certify(VALID_S);
+    let (mut program, address) = start(dir.path());
+    program.wait_for("certificate expires in", PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
+    while shake_hands(address, &public).is_ok() {
+        assert!(Instant::now() < deadline, "an expired certificate is shown");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    program.wait_for("nobody can connect until it is renewed", PATIENCE);
+    program.wait_for("miners are refused", PATIENCE);
+    certify(1_000);
     program.signal("HUP");
     program.wait_for("new certificate in use", PATIENCE);
     shake_hands(address, &public).unwrap();

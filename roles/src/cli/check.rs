@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::{Failure, print};
+use crate::certificates;
 use crate::config::{Authority, PoolConfig, reference};
-use crate::keys;
+use crate::keys::{self, CertificateFile};
 use crate::pool::pool_url;
 use crate::utc::{Span, Utc};
 
@@ -50,12 +51,16 @@ fn authority(authority: &Authority) -> String {
             }
         ),
         Authority::Absent { certificate_file, .. } => {
-            // It was valid a moment ago; if it has gone since, there is no date to name.
-            let end = keys::read_certificate(certificate_file).map_or_else(
-                |error| error.to_string(),
-                |file| Utc(file.certificate.not_valid_after.into()).to_string(),
-            );
-            format!("the certificate in {} is valid to {end}", certificate_file.display())
+            // It was valid a moment ago; if it has gone since, that is said instead.
+            match keys::read_certificate(certificate_file) {
+                Err(error) => error.to_string(),
+                Ok(CertificateFile { certificate, .. }) => {
+                    let end = Utc(certificate.not_valid_after.into());
+                    let warning = certificates::warning(&certificate, Utc::now());
+                    let warning = warning.map(|text| format!("\n  Warning: {text}")).unwrap_or_default();
+                    format!("the certificate in {} is valid to {end}{warning}", certificate_file.display())
+                }
+            }
         }
     }
 }

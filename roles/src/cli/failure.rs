@@ -44,7 +44,8 @@ impl From<ConfigError> for Failure {
         let mistakes = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
         Self {
             message: format!(
-                "{error}\nadit: {mistakes} in the configuration, nothing was started; `adit config reference` explains every key"
+                "{error}\nadit: {mistakes} in the configuration, nothing was started; \
+                 `adit config reference` explains every key"
             ),
             status: 2,
         }

@@ -132,7 +132,8 @@ fn describe(file: &CertificateFile, now: Utc) -> String {
         format!("valid for another {}", Span(end.0 - now.0))
     };
     format!(
-        "kind: certificate, with a good signature\nauthority: {}\nstatic public key: {}\nvalid from: {from}\nvalid to: {end}\nstate: {state}\n",
+        "kind: certificate, with a good signature\nauthority: {}\nstatic public key: {}\n\
+         valid from: {from}\nvalid to: {end}\nstate: {state}\n",
         file.authority,
         keys::static_public_text(&file.static_key),
     )

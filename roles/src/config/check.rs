@@ -150,6 +150,14 @@ fn check_limits(settings: &mut Settings, findings: &mut Findings) {
             *part = limits.idle_timeout_s;
         }
     }
+    let shares_per_hour = settings.vardiff.shares_per_minute * 60.0;
+    if shares_per_hour > f64::from(limits.shares_per_tip_max) {
+        findings.warnings.push(format!(
+            "[vardiff] shares_per_minute = {} brings {shares_per_hour} shares per channel in an hour: on a tip that lasts so long, \
+             shares above [limits] shares_per_tip_max = {} are refused",
+            settings.vardiff.shares_per_minute, limits.shares_per_tip_max
+        ));
+    }
     if limits.idle_timeout_s < settings.jobs.interval_s {
         let wrong = format!(
             "{} is less than [jobs] interval_s = {}: miners that wait for a job would be dropped",
@@ -216,7 +224,8 @@ fn check_secrecy(settings: &Settings, mode: u32, findings: &mut Findings) {
     ] {
         if set {
             let wrong = format!(
-                "a secret, but others than the owner may use this file (mode {mode:04o}): run `chmod 600` on it, and change the secret if others could have read it"
+                "a secret, but others than the owner may use this file (mode {mode:04o}): run \
+                 `chmod 600` on it, and change the secret if others could have read it"
             );
             findings.problem(section, key, wrong);
         }
@@ -370,19 +379,17 @@ fn absent(
                 .to_owned()
         } else {
             format!(
-                "[authority] {} missing: without the authority's secret, public_key, static_key_file and certificate_file belong together",
+                "[authority] {} missing: without the authority's secret, public_key, static_key_file and \
+                 certificate_file belong together",
                 missing.join(" and ")
             )
         };
         findings.problems.push(Problem::missing(message));
         return None;
     };
-    match check_certificate(path, public, &static_secret) {
-        Ok(warning) => findings.warnings.extend(warning),
-        Err(wrong) => {
-            findings.problem("authority", "certificate_file", wrong);
-            return None;
-        }
+    if let Err(wrong) = check_certificate(path, public, &static_secret) {
+        findings.problem("authority", "certificate_file", wrong);
+        return None;
     }
     Some(Authority::Absent { public, static_secret, certificate_file: path.clone() })
 }
@@ -391,11 +398,9 @@ fn check_certificate(
     path: &Path,
     public: AuthorityPublicKey,
     static_secret: &keys::StaticSecret,
-) -> Result<Option<String>, String> {
+) -> Result<(), String> {
     let file = keys::read_certificate(path).map_err(|error| error.to_string())?;
     let pair = static_secret.key_pair().map_err(|error| error.to_string())?;
-    let now = Utc::now();
-    crate::certificates::verify(&file, public, pair.public_key(), now)
-        .map_err(|wrong| format!("{}: {wrong}", path.display()))?;
-    Ok(crate::certificates::warning(&file.certificate, now))
+    crate::certificates::verify(&file, public, pair.public_key(), Utc::now())
+        .map_err(|wrong| format!("{}: {wrong}", path.display()))
 }

@@ -59,7 +59,8 @@ impl fmt::Display for FileError {
             Self::Exists { path } => {
                 write!(
                     f,
-                    "{} exists already and is left as it is: a key that was lost cannot be made again. Give another name, or move the file away first",
+                    "{} exists already and is left as it is: a key that was lost cannot be made again. Give \
+                     another name, or move the file away first",
                     path.display()
                 )
             }
@@ -67,7 +68,8 @@ impl fmt::Display for FileError {
                 let path = path.display();
                 write!(
                     f,
-                    "{path} holds a secret, but others than its owner may use it (mode {mode:04o}): run `chmod 600 {path}`; if others could have read it, make a new key"
+                    "{path} holds a secret, but others than its owner may use it (mode {mode:04o}): run \
+                     `chmod 600 {path}`; if others could have read it, make a new key"
                 )
             }
             Self::TooLong { path } => {
