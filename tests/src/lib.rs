@@ -4,5 +4,6 @@
 //! [`Program`](process::Program) is dropped.
 
 pub mod peer;
+pub mod pool;
 pub mod process;
 pub mod rpc;

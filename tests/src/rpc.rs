@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+/// `adit:adit` in base64: user and password of the test pools' nodes.
+const CREDENTIALS: &str = "YWRpdDphZGl0";
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A node that answers JSON-RPC over HTTP.
@@ -15,7 +17,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node at an `http://host:port` URL, without credentials.
+    /// A node at an `http://host:port` URL.
     pub fn at(url: &str) -> Self {
         let address = url.trim_start_matches("http://").trim_end_matches('/');
         Self { address: address.parse().unwrap_or_else(|_| panic!("{url} is no address")) }
@@ -28,7 +30,7 @@ impl Node {
         stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
         let host = self.address;
         let request = format!(
-            "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+            "POST / HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {CREDENTIALS}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n{body}",
             body.len()
         );

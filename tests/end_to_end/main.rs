@@ -1,0 +1,5 @@
+//! The whole of Adit as its users run it: real processes, real sockets, real blocks. What became of them is asked of the
+//! node, not of the pool.
+
+mod mining;
+mod transactions;

@@ -1,0 +1,118 @@
+//! `adit pool` on a regtest chain of its own, with the embedded node's JSON-RPC, as a process.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use adit_codec::url::PoolUrl;
+use tempfile::TempDir;
+
+use crate::process::{PATIENCE, Program, own_program};
+use crate::rpc::Node;
+
+/// Pays to anyone: a script that is true.
+pub const PAYOUT_ANYONE: &str = "raw(51)";
+
+/// Bounded end of the pool after SIGTERM.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// A pool, its node, and the directory in which both keep everything.
+pub struct Pool {
+    /// The process.
+    pub program: Program,
+    /// Where miners connect.
+    pub url: PoolUrl,
+    /// The embedded node.
+    pub node: Node,
+    directory: TempDir,
+}
+
+impl Pool {
+    /// Starts a pool on two shards. `settings` are further lines of its configuration.
+    pub fn start(settings: &str) -> Self {
+        Self::start_in(TempDir::new().expect("a temporary directory"), settings)
+    }
+
+    /// Starts a pool in a directory that an earlier one may have left.
+    pub fn start_in(directory: TempDir, settings: &str) -> Self {
+        let path = directory.path();
+        let config = path.join("pool.toml");
+        std::fs::write(&config, configuration(path, settings)).expect("the directory can be written to");
+        // It holds a password: the pool insists that only its owner reads it.
+        let owner_only = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&config, owner_only).expect("the file is ours");
+        let adit = own_program("adit");
+        let key = path.join("authority.key");
+        if !key.exists() {
+            let key = key.to_str().expect("temporary paths are text");
+            let mut generate = Program::start(&adit, &["key", "generate", "--out", key]);
+            assert!(generate.wait(PATIENCE).success(), "{:?}", generate.lines());
+        }
+        let config = config.to_str().expect("temporary paths are text");
+        let mut program = Program::start(&adit, &["pool", "--config", config]);
+        let node = Node::at(&program.wait_for_word("http://"));
+        let url = program.wait_for_word("stratum2+tcp://").parse().expect("the pool prints its URL");
+        Self { program, url, node, directory }
+    }
+
+    /// Starts `adit-loadgen mine` against this pool.
+    pub fn mine(&self, args: &[&str]) -> Program {
+        let url = self.url.to_string();
+        let args: Vec<&str> = ["mine", &url].into_iter().chain(args.iter().copied()).collect();
+        Program::start(&own_program("adit-loadgen"), &args)
+    }
+
+    /// Lines of the log that hold `text`.
+    pub fn log_lines(&self, text: &str) -> Vec<String> {
+        self.program.lines().into_iter().filter(|line| line.contains(text)).collect()
+    }
+
+    /// Waits until the chain is `height` blocks high.
+    ///
+    /// # Panics
+    /// If it is not in time.
+    pub fn wait_for_height(&self, height: u64, patience: Duration) {
+        let deadline = std::time::Instant::now() + patience;
+        while self.node.height() < height {
+            assert!(std::time::Instant::now() < deadline, "the chain stays at {}", self.node.height());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops the pool as an operator would and gives its directory back.
+    ///
+    /// # Panics
+    /// If it does not end cleanly.
+    pub fn stop(self) -> TempDir {
+        let Self { mut program, directory, .. } = self;
+        program.signal("TERM");
+        let status = program.wait(STOP_PATIENCE);
+        assert!(status.success(), "{status}; it wrote:\n{}", program.lines().join("\n"));
+        directory
+    }
+}
+
+fn configuration(directory: &Path, settings: &str) -> String {
+    let at = |name: &str| directory.join(name).display().to_string();
+    let mut sections = vec![
+        ("pool", format!("listen = \"127.0.0.1:0\"\npayout = \"{PAYOUT_ANYONE}\"\n")),
+        ("authority", format!("secret_key_file = \"{}\"\n", at("authority.key"))),
+        (
+            "template_source",
+            format!("chain = \"regtest\"\ndata_dir = \"{}\"\nrpc_listen = \"127.0.0.1:0\"\nrpc_user = \"adit\"\nrpc_password = \"adit\"\n", at("node")),
+        ),
+        ("journal", format!("dir = \"{}\"\n", at("journal"))),
+        ("engine", "cpus = [0, 1]\n".to_owned()),
+        ("vardiff", String::new()),
+        ("limits", String::new()),
+        ("jobs", String::new()),
+        ("log", "level = \"debug\"\n".to_owned()),
+    ];
+    for line in settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let (section, setting) = line.split_once('.').expect("section.key = value");
+        let known = sections.iter_mut().find(|(name, _)| *name == section).expect("a section of the configuration");
+        known.1.push_str(setting);
+        known.1.push('\n');
+    }
+    sections.into_iter().map(|(name, lines)| format!("[{name}]\n{lines}")).collect()
+}
