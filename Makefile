@@ -14,6 +14,9 @@ ifneq ($(shell command -v ccache),)
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 export CCACHE_DIR ?= $(ADIT_CACHE)/ccache
+# Debug information would tie an object to its build folder: paths are kept relative to it.
+export CCACHE_BASEDIR ?= $(CARGO_TARGET_DIR)
+export CCACHE_NOHASHDIR ?= true
 endif
 
 .PHONY: help run build test lint doc fixtures prerequisites fuzz bench clean-cache
