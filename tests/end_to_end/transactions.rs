@@ -46,7 +46,9 @@ fn a_spend_of_a_matured_coinbase_ends_in_a_block_and_pays_its_fee() {
 
     let holding = (from..=pool.node.height())
         .map(|height| pool.node.block(height))
-        .find(|block| block.txdata.iter().any(|transaction| transaction.compute_txid() == spend.compute_txid()))
+        .find(|block| {
+            block.txdata.iter().any(|transaction| transaction.compute_txid() == spend.compute_txid())
+        })
         .expect("the transaction is in a block");
     assert_eq!(holding.txdata[0].output[0].value, SUBSIDY + FEE, "its fee goes to the pool");
 

@@ -1,5 +1,6 @@
 //! `adit pool` on a regtest chain of its own, with the embedded node's JSON-RPC, as a process.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -50,7 +51,11 @@ impl Pool {
         }
         let config = config.to_str().expect("temporary paths are text");
         let mut program = Program::start(&adit, &["pool", "--config", config]);
-        let node = Node::at(&program.wait_for_word("http://"));
+        let rpc = program.wait_for("the node's JSON-RPC", PATIENCE, |line| {
+            let (_, address) = line.split_once("JSON-RPC of the embedded node")?.1.split_once("address=")?;
+            Some(address.trim().to_owned())
+        });
+        let node = Node::at(&rpc);
         let url = program.wait_for_word("stratum2+tcp://").parse().expect("the pool prints its URL");
         Self { program, url, node, directory }
     }
@@ -65,6 +70,15 @@ impl Pool {
     /// Lines of the log that hold `text`.
     pub fn log_lines(&self, text: &str) -> Vec<String> {
         self.program.lines().into_iter().filter(|line| line.contains(text)).collect()
+    }
+
+    /// A number of the newest status line, such as `connections`; `None` before the first.
+    pub fn status(&self, name: &str) -> Option<u64> {
+        let lines = self.program.lines();
+        let line =
+            lines.iter().rev().find(|line| line.contains("status") && line.contains(&format!("{name}=")))?;
+        let value = line.split_once(&format!(" {name}="))?.1.split_whitespace().next()?;
+        value.parse().ok()
     }
 
     /// Waits until the chain is `height` blocks high.
@@ -93,26 +107,33 @@ impl Pool {
 }
 
 fn configuration(directory: &Path, settings: &str) -> String {
-    let at = |name: &str| directory.join(name).display().to_string();
-    let mut sections = vec![
-        ("pool", format!("listen = \"127.0.0.1:0\"\npayout = \"{PAYOUT_ANYONE}\"\n")),
-        ("authority", format!("secret_key_file = \"{}\"\n", at("authority.key"))),
-        (
-            "template_source",
-            format!("chain = \"regtest\"\ndata_dir = \"{}\"\nrpc_listen = \"127.0.0.1:0\"\nrpc_user = \"adit\"\nrpc_password = \"adit\"\n", at("node")),
-        ),
-        ("journal", format!("dir = \"{}\"\n", at("journal"))),
-        ("engine", "cpus = [0, 1]\n".to_owned()),
-        ("vardiff", String::new()),
-        ("limits", String::new()),
-        ("jobs", String::new()),
-        ("log", "level = \"debug\"\n".to_owned()),
-    ];
+    let at = |name: &str| format!("\"{}\"", directory.join(name).display());
+    let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+    let mut set = |section, key, value| {
+        sections.entry(section).or_default().insert(key, value);
+    };
+    set("pool", "listen", "\"127.0.0.1:0\"".to_owned());
+    set("pool", "payout", format!("\"{PAYOUT_ANYONE}\""));
+    set("authority", "secret_key_file", at("authority.key"));
+    set("template_source", "chain", "\"regtest\"".to_owned());
+    set("template_source", "data_dir", at("node"));
+    set("template_source", "rpc_listen", "\"127.0.0.1:0\"".to_owned());
+    set("template_source", "rpc_user", "\"adit\"".to_owned());
+    set("template_source", "rpc_password", "\"adit\"".to_owned());
+    set("journal", "dir", at("journal"));
+    set("engine", "cpus", "[0, 1]".to_owned());
+    set("log", "level", "\"debug\"".to_owned());
     for line in settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        let (section, setting) = line.split_once('.').expect("section.key = value");
-        let known = sections.iter_mut().find(|(name, _)| *name == section).expect("a section of the configuration");
-        known.1.push_str(setting);
-        known.1.push('\n');
+        let (name, value) = line.split_once(" = ").expect("section.key = value");
+        let (section, key) = name.split_once('.').expect("section.key = value");
+        set(section, key, value.to_owned());
     }
-    sections.into_iter().map(|(name, lines)| format!("[{name}]\n{lines}")).collect()
+    let mut text = String::new();
+    for (section, keys) in sections {
+        text.push_str(&format!("[{section}]\n"));
+        for (key, value) in keys {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+    text
 }

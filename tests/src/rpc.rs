@@ -17,10 +17,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node at an `http://host:port` URL.
-    pub fn at(url: &str) -> Self {
-        let address = url.trim_start_matches("http://").trim_end_matches('/');
-        Self { address: address.parse().unwrap_or_else(|_| panic!("{url} is no address")) }
+    /// The node whose JSON-RPC listens at an IP address and port.
+    pub fn at(address: &str) -> Self {
+        Self { address: address.parse().unwrap_or_else(|_| panic!("{address} is no address")) }
     }
 
     /// Calls `method`; the error is the node's own error object.

@@ -197,7 +197,8 @@ fn check_source(settings: &Settings, findings: &mut Findings) {
             format!("{address} is no loopback address; the server is not encrypted: use 127.0.0.1 or [::1]"),
         );
     }
-    if address == settings.pool.listen {
+    // Port 0 stands for any free one.
+    if address == settings.pool.listen && address.port() != 0 {
         findings.problem("template_source", "rpc_listen", "the same address as [pool] listen");
     }
     for (key, set) in [

@@ -1,0 +1,5 @@
+//! Peers' own programs as judges: the reference implementation's mining device and its translator, as they are published,
+//! against the real pool. `make fixtures` builds them into the cache.
+
+mod mining_device;
+mod translator;
