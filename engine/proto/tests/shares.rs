@@ -156,7 +156,7 @@ fn a_channel_has_no_jobs_from_before_its_time() {
 }
 
 #[test]
-fn ntime_lies_between_the_job_and_the_clock() {
+fn ntime_lies_between_the_tip_and_the_clock() {
     let mut world = World::with_work(config());
     let (id, mut mirror, channel) = standard(&mut world, 0);
     let first = mirror.channels[&channel].last_job.expect("work");
@@ -170,7 +170,8 @@ fn ntime_lies_between_the_job_and_the_clock() {
         let expected = if good { None } else { code(ShareError::NtimeOutOfRange) };
         assert_eq!(outcome(&mut world, &mut mirror), expected, "{ntime}");
     }
-    // A job that comes later has a later first nTime, and it counts.
+    // A job that comes later has a later first nTime. Devices that go by their own clock may stay below it, but not below the
+    // tip.
     world.template(template(2, false)).expect("a good template");
     world.fan_out();
     mirror.read_all(&world.take());
@@ -178,6 +179,8 @@ fn ntime_lies_between_the_job_and_the_clock() {
     let share = mirror.channels[&channel].standard(second, 2, 0);
     assert_eq!(share.ntime, HEADER_TIMESTAMP + 10);
     world.send(id, &SubmitSharesStandard { ntime: share.ntime - 1, ..share });
+    assert_eq!(outcome(&mut world, &mut mirror), None);
+    world.send(id, &SubmitSharesStandard { ntime: HEADER_TIMESTAMP - 1, ..share });
     assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::NtimeOutOfRange));
     world.send(id, &share);
     assert_eq!(outcome(&mut world, &mut mirror), None);

@@ -135,8 +135,10 @@ impl Server {
         let (Some(active), Some(tip)) = (known, self.work.tip()) else {
             return Err(ShareError::InvalidJobId);
         };
+        // The tip's bound, not the job's later one: devices that go by their own clock do valid work below a repeated
+        // job's min_ntime, and what they search twice is told by its digest.
         let ntime_max = tip.ntime_max(now, self.config.ntime_tolerance_s);
-        if share.ntime < active.min_ntime || u64::from(share.ntime) > ntime_max {
+        if share.ntime < tip.prev_hash.header_timestamp || u64::from(share.ntime) > ntime_max {
             return Err(ShareError::NtimeOutOfRange);
         }
         check_version(share.version, job.source.template.version, self.config.version_rolling)?;

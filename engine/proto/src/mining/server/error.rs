@@ -17,7 +17,7 @@ pub enum ShareError {
     InvalidJobId,
     /// The extranonce has another size than the channel's.
     BadExtranonceSize,
-    /// `ntime` below the job's or too far above.
+    /// `ntime` below the tip's header timestamp or too far above.
     NtimeOutOfRange,
     /// Version bits changed that BIP323 does not free.
     InvalidVersionBits,
