@@ -31,7 +31,11 @@ fn decode<M: Encode>(criterion: &mut Criterion, message: &M) {
     let mut group = criterion.benchmark_group(format!("decode/{}", kind.name()));
     group.throughput(Throughput::Elements(1));
     group.bench_function("copy alone", |bencher| {
-        bencher.iter_batched_ref(|| payload.to_vec(), |payload| black_box(payload).len(), BatchSize::SmallInput);
+        bencher.iter_batched_ref(
+            || payload.to_vec(),
+            |payload| black_box(payload).len(),
+            BatchSize::SmallInput,
+        );
     });
     group.bench_function("adit", |bencher| {
         bencher.iter_batched_ref(

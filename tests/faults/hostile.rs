@@ -20,6 +20,9 @@ const SETTINGS: &str = "
     limits.send_buffer_bytes_max = 16384
 ";
 
+/// What a bad peer does; returns the port that it came from.
+type Attack = fn(&PoolUrl) -> u16;
+
 /// More than the first act, none of it a handshake.
 fn sends_random_bytes(url: &PoolUrl) -> u16 {
     let mut stream = connect_bare(address(url)).expect("the pool listens");
@@ -128,7 +131,7 @@ fn bad_peers_are_disconnected_with_their_reasons_and_honest_miners_lose_nothing(
         pool.mine(&[&["--devices", "8", "--kind", "mixed", "--user", "honest"][..], &limits[..]].concat());
     let accepted_before = wait_for_shares(&pool, 20);
 
-    let attacks: [(fn(&PoolUrl) -> u16, &str); 5] = [
+    let attacks: [(Attack, &str); 5] = [
         (sends_random_bytes, "no Noise handshake"),
         (never_finishes_its_handshake, "no handshake within 2 s"),
         (sends_an_oversized_frame, "payload"),
