@@ -19,6 +19,9 @@ pub(super) struct DemoArguments {
     /// CPU miners, in turn with a standard and an extended channel; 0 to bring your own
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(0..=64))]
     miners: u16,
+    /// Hashes per second of each miner at most: one million find a signet block in about four seconds
+    #[arg(long, value_name = "H/S", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    hash_rate: u32,
     /// Which private chain: signet blocks cost about four million hashes, regtest blocks two
     #[arg(long, default_value = "signet", value_parser = ["signet", "regtest"])]
     chain: String,
@@ -44,6 +47,7 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
     let options = DemoOptions {
         blocks: arguments.blocks,
         miners: arguments.miners.into(),
+        hash_rate: arguments.hash_rate,
         chain: arguments.chain.parse::<Chain>().map_err(Failure::usage)?,
         listen: arguments.listen,
         data_dir: arguments.data_dir,

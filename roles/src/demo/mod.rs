@@ -40,6 +40,8 @@ pub struct DemoOptions {
     pub blocks: Option<u64>,
     /// How many miners.
     pub miners: usize,
+    /// Hashes per second of each miner at most: a demo is to be watched, and leaves the CPU to others.
+    pub hash_rate: u32,
     /// Which private chain.
     pub chain: Chain,
     /// Where the pool listens.
@@ -391,8 +393,14 @@ fn start_miners(options: &DemoOptions, pool: &Pool) -> Result<Vec<MinerHandle>, 
             let kind = if number % 2 == 1 { DeviceKind::Standard } else { DeviceKind::Extended };
             let name = if number % 2 == 1 { "standard" } else { "extended" };
             let user_identity = format!("{name}-{}", number.div_ceil(2));
-            Miner::start(MinerConfig { kind, user_identity, ..MinerConfig::new(url.clone()) })
-                .map_err(DemoError::Miner)
+            let config = MinerConfig {
+                kind,
+                user_identity,
+                hash_rate_limit: Some(options.hash_rate.into()),
+                nominal_hash_rate: Some(options.hash_rate as f32),
+                ..MinerConfig::new(url.clone())
+            };
+            Miner::start(config).map_err(DemoError::Miner)
         })
         .collect()
 }
