@@ -1,11 +1,12 @@
 //! Bitcoin Core's validation behind the few calls that the embedded node needs.
 //!
 //! Owns the chain's data directory (one process at a time). Bitcoin Core writes its index of blocks about once an hour and
-//! when it is closed, so a crash would cost the blocks in between, though their files are there: a marker tells that the
-//! last owner did not close the chain, and then the index is built anew from the files of blocks. Used from the node's thread only. Bitcoin Core calls back
-//! while it processes a block, on the same thread and under its main lock, so the callbacks only note what happened;
-//! [`Kernel::process`] takes the notes when it is done. The library gives results but no reasons: those stand in Bitcoin
-//! Core's log lines, which pass through here on their way to the program's own log.
+//! when it is closed, so a crash, or a disk that is full at the end, would cost the blocks in between, though their files
+//! are there: a marker tells that the last owner did not close the chain, and then the index is built anew from the files
+//! of blocks. Used from the node's thread only. Bitcoin Core calls back while it processes a block, on the same thread and
+//! under its main lock, so the callbacks only note what happened; [`Kernel::process`] takes the notes when it is done. The
+//! library gives results but no reasons: those stand in Bitcoin Core's log lines, which pass through here on their way to
+//! the program's own log.
 
 use std::cell::RefCell;
 use std::fs::{File, TryLockError};
@@ -104,15 +105,18 @@ pub(super) struct Kernel {
     _marker: Marker,
 }
 
-/// A file that is there while the chain is open, and locked; gone once the chain was closed.
+/// A file that is there while the chain is open, and locked; gone once the chain was closed and everything was written.
 struct Marker {
     path: PathBuf,
     _lock: File,
+    notes: SharedNotes,
+    /// Whether the chain was opened. What was left half indexed is indexed anew.
+    is_open: bool,
 }
 
 impl Marker {
     /// Takes the directory; the flag tells whether its last owner left without closing the chain.
-    fn take(directory: &Path) -> Result<(Self, bool), KernelFault> {
+    fn take(directory: &Path, notes: &SharedNotes) -> Result<(Self, bool), KernelFault> {
         let path = directory.join("open");
         let crashed = path.exists();
         let failed = |error| KernelFault(format!("cannot use {}: {error}", path.display()));
@@ -123,12 +127,24 @@ impl Marker {
             }
             TryLockError::Error(error) => failed(error),
         })?;
-        Ok((Self { path, _lock: lock }, crashed))
+        // The name must last through a loss of power; some file systems sync no directories, and then it mostly does.
+        let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        Ok((Self { path, _lock: lock, notes: notes.clone(), is_open: false }, crashed))
     }
 }
 
 impl Drop for Marker {
     fn drop(&mut self) {
+        let has_failed = self.notes.lock().unwrap_or_else(PoisonError::into_inner).fatal.is_some();
+        if has_failed {
+            tracing::error!(
+                path = %self.path.display(),
+                "the chain could not be written whole; it is indexed anew at the next start: see that the disk has room"
+            );
+        }
+        if has_failed || !self.is_open {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the chain will be indexed anew at the next start");
         }
@@ -147,24 +163,27 @@ impl Kernel {
         let (data, blocks) = (path("")?, path("blocks")?);
         std::fs::create_dir_all(&blocks)
             .map_err(|error| KernelFault(format!("cannot create {blocks}: {error}")))?;
-        let (marker, crashed) = Marker::take(directory)?;
+        let notes = SharedNotes::default();
+        let (mut marker, crashed) = Marker::take(directory, &notes)?;
         if crashed {
             tracing::warn!(
                 chain = chain.name(),
                 "the chain was not closed: indexing it anew from its blocks"
             );
         }
-        let notes = SharedNotes::default();
         let context = context(chain, &notes)?;
         REASON.take();
         let builder = ChainstateManager::builder(&context, &data, &blocks)?.worker_threads(SCRIPT_THREADS);
         let manager = builder.wipe_db(crashed, crashed)?.build().map_err(|_| {
             let reason = REASON.take().unwrap_or_else(|| "no reason given".to_owned());
-            KernelFault(format!("cannot open the chain in {data}: {reason}"))
+            KernelFault(format!(
+                "cannot open the chain in {data}: {reason}; it needs write access and 100 MB of free space"
+            ))
         })?;
         manager.import_blocks()?;
         // Whoever opens the chain reads it whole: what was connected just now is no news.
         note(&notes, |notes| notes.events.clear());
+        marker.is_open = true;
         Ok(Self { chain, notes, manager, _context: context, _marker: marker })
     }
 
@@ -391,7 +410,25 @@ fn route_log() {
 
 #[cfg(test)]
 mod tests {
-    use super::words_of_refusal;
+    use super::{Marker, SharedNotes, note, words_of_refusal};
+
+    /// Whether the next owner of a chain indexes it anew.
+    #[test]
+    fn only_a_chain_that_was_opened_and_written_whole_counts_as_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let close = |is_open: bool, fault: Option<&str>| {
+            let notes = SharedNotes::default();
+            let (mut marker, crashed) = Marker::take(directory.path(), &notes).unwrap();
+            marker.is_open = is_open;
+            note(&notes, |notes| notes.fatal = fault.map(str::to_owned));
+            crashed
+        };
+        assert!(!close(true, None), "a new chain");
+        assert!(!close(true, Some("Disk space is too low!")), "closed in order");
+        assert!(close(false, None), "not written whole");
+        assert!(close(true, None), "never opened");
+        assert!(!close(true, None), "closed in order");
+    }
 
     #[test]
     fn reasons_are_found_in_log_lines() {
