@@ -118,6 +118,8 @@ fn a_damaged_file_is_set_aside_and_reported_once() {
     fs::write(&path, bytes).unwrap();
     fs::write(directory.path().join("00000000000000000007.solution"), "nonsense").unwrap();
     fs::write(directory.path().join("notes.txt"), "an operator's").unwrap();
+    // It cannot be read, and keeps nothing from starting either.
+    fs::create_dir(directory.path().join("00000000000000000009.solution")).unwrap();
 
     let (journal, recovery) = open(directory.path());
     let errors: Vec<&EntryError> = recovery.corrupt.iter().map(|(_, error)| error).collect();

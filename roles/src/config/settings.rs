@@ -356,7 +356,7 @@ settings! {
     journal: JournalSettings {
         /// Directory of the journal; made if it is missing. Every solution is on disk here, whatever becomes of it.
         dir: PathBuf = PathBuf::from("journal"), Kind::Path, Presence::Default,
-            unit "path", cost "a few kilobytes and a sync for each found block";
+            unit "path", cost "a sync for each found block and the size of it; the last 1,000 are kept, for 30 days";
     }
 
     /// What the program says of itself, on stderr.

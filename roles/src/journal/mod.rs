@@ -83,9 +83,9 @@ pub enum JournalError {
 impl fmt::Display for JournalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InUse(path) => write!(f, "journal {}: another process uses it", path.display()),
-            Self::Io(path, error) => write!(f, "journal {}: {error}", path.display()),
-            Self::Entry(path, error) => write!(f, "journal {}: {error}", path.display()),
+            Self::InUse(path) => write!(f, "another process uses the journal in {}", path.display()),
+            Self::Io(path, error) => write!(f, "the journal in {} cannot be used: {error}", path.display()),
+            Self::Entry(path, error) => write!(f, "the journal's {} cannot be used: {error}", path.display()),
         }
     }
 }
@@ -261,14 +261,19 @@ impl Writer {
         for path in paths {
             let Some(id) = entry_id(&path) else { continue };
             last_id = last_id.max(id.0);
-            let bytes = read_bounded(&path).map_err(|error| JournalError::Io(path.clone(), error))?;
+            let bytes = match read_bounded(&path) {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    tracing::error!(path = %path.display(), %error, "journal: a file cannot be read; it is left alone");
+                    continue;
+                }
+            };
             match record::decode(&bytes) {
                 Ok(decoded) if decoded.outcome.is_some() => writer.settled.push_back(id),
                 Ok(decoded) => {
                     writer.pending.insert(id, decoded.record);
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "journal: a file is set aside");
                     fs::rename(&path, path.with_extension(CORRUPT_EXTENSION)).map_err(failed)?;
                     recovery.corrupt.push((path, error));
                 }
@@ -320,23 +325,24 @@ impl Writer {
             return Err(io::Error::other("the solution is too large for the journal"));
         }
         let path = entry_path(&self.config.directory, id);
-        let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        // The name must last, too.
-        File::open(&self.config.directory)?.sync_all()?;
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        // A torn entry is of no use to anyone, and takes the room that a full disk has not.
+        written.inspect_err(|_| drop(fs::remove_file(&path)))?;
         self.pending.insert(id, record);
-        Ok(())
+        // The name must last, too.
+        File::open(&self.config.directory)?.sync_all()
     }
 
     fn settle(&mut self, id: EntryId, outcome: &str) -> io::Result<()> {
         // Entries that could not be written have nothing to settle.
-        let Some(record) = self.pending.remove(&id) else { return Ok(()) };
+        let Some(record) = self.pending.get(&id).copied() else { return Ok(()) };
         let file = OpenOptions::new().write(true).open(entry_path(&self.config.directory, id))?;
         // A torn outcome may follow the record.
         file.set_len(record.len)?;
         file.write_all_at(&record::encode_outcome(&record, outcome), record.len)?;
         file.sync_data()?;
+        self.pending.remove(&id);
         self.settled.push_back(id);
         Ok(())
     }
