@@ -7,7 +7,8 @@ mod program;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use program::{Program, adit};
 
@@ -79,6 +80,30 @@ fn a_signal_ends_it_with_a_summary() {
     program.signal("INT");
     assert_eq!(program.wait(PATIENCE), Some(0), "{}", program.log());
     assert!(program.stdout().contains("0 blocks accepted by the node"), "{}", program.stdout());
+}
+
+#[test]
+fn it_ends_with_its_terminal_or_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = ["demo", "--listen", "127.0.0.1:0", "--miners", "0", "--log-level", "info"];
+    let mut program = Program::start(dir.path(), &arguments);
+    program.wait_for("template source up", PATIENCE);
+    program.signal("HUP");
+    assert_eq!(program.wait(PATIENCE), Some(0), "{}", program.log());
+
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_adit"));
+    demo.args(["demo", "--listen", "127.0.0.1:0", "--chain", "regtest"]).current_dir(dir.path());
+    let mut child = demo.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            ended => break ended,
+        }
+    };
+    let _ = child.kill();
+    assert!(ended.is_some_and(|status| status.success()), "{ended:?}");
 }
 
 #[test]

@@ -106,10 +106,24 @@ fn a_second_signal_ends_at_once() {
     let _lazy = shake_hands(address, &authority).unwrap();
     program.signal("INT");
     program.wait_for("a second signal ends at once", PATIENCE);
+    // Not the same wish any more.
+    std::thread::sleep(Duration::from_secs(1));
     let begun = Instant::now();
     program.signal("INT");
     assert_eq!(program.wait(PATIENCE), Some(1), "{}", program.log());
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+/// `timeout`, for one, sends its signal to the process and to its group.
+#[test]
+fn a_stop_that_is_sent_twice_in_one_moment_is_one_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    configure(dir.path(), "");
+    let (mut program, _) = start(dir.path());
+    program.signal("INT");
+    program.signal("TERM");
+    assert_eq!(program.wait(PATIENCE), Some(0), "{}", program.log());
+    assert!(program.log().contains(" stopped "), "{}", program.log());
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         arguments.log.log_level.unwrap_or(LogLevel::Error),
         arguments.log.log_format.unwrap_or(LogFormat::Human),
     );
-    let mut signals = Signals::install()?;
+    let signals = Signals::install()?;
     let options = DemoOptions {
         blocks: arguments.blocks,
         miners: arguments.miners.into(),

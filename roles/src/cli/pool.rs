@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
         arguments.log.log_level.unwrap_or(log.level),
         arguments.log.log_format.unwrap_or(log.format),
     );
-    let mut signals = Signals::install()?;
+    let signals = Signals::install()?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let (payout, hasher, cpus) = (config.payout.to_string(), config.hasher.describe(), config.cpus.clone());
     let listens_everywhere = config.settings.pool.listen.ip().is_unspecified();

@@ -170,7 +170,7 @@ impl Watch {
         loop {
             self.show_blocks();
             let accepted = lock(&self.blocks).accepted;
-            if self.goal.is_some_and(|goal| accepted >= goal) || is_stopped() {
+            if self.goal.is_some_and(|goal| accepted >= goal) || self.screen.has_failed() || is_stopped() {
                 return;
             }
             let now = Instant::now();

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 /// Where output is no terminal, the status is written this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The way to stdout. Errors are not reported: a reader that has gone has seen enough.
+/// The way to stdout. Errors are not reported: a reader that has gone has seen enough, and the demo may end.
 pub(super) struct Screen<W: Write = io::Stdout> {
     out: W,
     is_terminal: bool,
     /// The status line that stands where the next line belongs; empty for none.
     shown: String,
     plain_due: Instant,
+    has_failed: bool,
 }
 
 impl Screen {
@@ -25,7 +26,8 @@ impl Screen {
 
 impl<W: Write> Screen<W> {
     fn new(out: W, is_terminal: bool) -> Self {
-        Self { out, is_terminal, shown: String::new(), plain_due: Instant::now() + PLAIN_INTERVAL }
+        let plain_due = Instant::now() + PLAIN_INTERVAL;
+        Self { out, is_terminal, shown: String::new(), plain_due, has_failed: false }
     }
 
     /// Whether a person looks on.
@@ -33,11 +35,20 @@ impl<W: Write> Screen<W> {
         self.is_terminal
     }
 
+    /// Whether what was written did not arrive: nobody looks on any more.
+    pub(super) const fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
+    fn write(&mut self, text: &str) {
+        let written = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        self.has_failed |= written.is_err();
+    }
+
     /// Writes a line that stays.
     pub(super) fn line(&mut self, text: &str) {
         self.clear();
-        let _ = writeln!(self.out, "{text}");
-        let _ = self.out.flush();
+        self.write(&format!("{text}\n"));
     }
 
     /// Shows the status in place of the last one. Cut to the narrowest usual terminal: a line that wraps cannot be redrawn.
@@ -46,8 +57,7 @@ impl<W: Write> Screen<W> {
         if self.is_terminal {
             let cut: String = text.chars().take(WIDTH).collect();
             if cut != self.shown {
-                let _ = write!(self.out, "\r\x1b[2K{cut}");
-                let _ = self.out.flush();
+                self.write(&format!("\r\x1b[2K{cut}"));
                 self.shown = cut;
             }
         } else if now >= self.plain_due {
@@ -59,8 +69,7 @@ impl<W: Write> Screen<W> {
     /// Takes the status line away.
     pub(super) fn clear(&mut self) {
         if !self.shown.is_empty() {
-            let _ = write!(self.out, "\r\x1b[2K");
-            let _ = self.out.flush();
+            self.write("\r\x1b[2K");
             self.shown.clear();
         }
     }
@@ -81,6 +90,16 @@ mod tests {
         screen.line("block");
         let text = String::from_utf8(screen.out).unwrap();
         assert_eq!(text, "\r\x1b[2Kone\r\x1b[2Ktwo\r\x1b[2Kblock\nblock\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_noticed() {
+        let mut out = [0; 10];
+        let mut screen = Screen::new(&mut out[..], false);
+        screen.line("block");
+        assert!(!screen.has_failed());
+        screen.line("block");
+        assert!(screen.has_failed());
     }
 
     #[test]
