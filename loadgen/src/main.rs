@@ -18,12 +18,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Between progress lines, on a terminal and elsewhere.
 const PROGRESS_TERMINAL: Duration = Duration::from_secs(1);
 const PROGRESS_LOG: Duration = Duration::from_secs(10);
+/// How long after the first a further signal changes nothing.
+const ONE_STOP: Duration = Duration::from_millis(300);
 /// How often the end is looked for.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Mining devices for pools under test.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -81,7 +83,7 @@ struct MineArgs {
     /// Hash with this backend only: portable, sha-ni, avx2 or avx-512. The fastest if not given.
     #[arg(long)]
     backend: Option<Backend>,
-    /// Exit with status 1 if a share was rejected, lost or not answered.
+    /// Exit with status 1 if a share was rejected, lost or not answered, or none was accepted.
     #[arg(long)]
     strict: bool,
 }
@@ -113,12 +115,13 @@ fn main() -> ExitCode {
     let Command::Mine(args) = Cli::parse().command;
     match mine(&args) {
         Ok(summary) => {
-            println!("{summary}");
+            // A reader that has gone misses nothing that the exit status does not say.
+            let _ = writeln!(std::io::stdout(), "{summary}");
             let failed = summary.failure.is_some() || (args.strict && !summary.is_flawless());
             if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(message) => {
-            eprintln!("adit-loadgen: {message}");
+            let _ = writeln!(std::io::stderr(), "adit-loadgen: {message}");
             ExitCode::from(2)
         }
     }
@@ -126,16 +129,20 @@ fn main() -> ExitCode {
 
 fn mine(args: &MineArgs) -> Result<Summary, String> {
     let config = config(args)?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, ends_at_once) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // A second signal ends the program at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))
+        // A second signal ends the program at once, unless it comes with the first (`timeout` sends two).
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&ends_at_once))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| format!("signals cannot be caught: {error}"))?;
     }
-    eprintln!("hashing by batch size: {}", config.hasher.describe());
+    let _ = writeln!(std::io::stderr(), "hashing by batch size: {}", config.hasher.describe());
     let miner = Miner::start(config).map_err(|error| error.to_string())?;
     watch(&miner, &stop);
+    std::thread::spawn(move || {
+        std::thread::sleep(ONE_STOP);
+        ends_at_once.store(true, Ordering::SeqCst);
+    });
     Ok(miner.stop())
 }
 
@@ -175,20 +182,30 @@ fn watch(miner: &MinerHandle, stop: &AtomicBool) {
     let terminal = std::io::stderr().is_terminal();
     let interval = if terminal { PROGRESS_TERMINAL } else { PROGRESS_LOG };
     let (mut shown_at, mut hashes) = (Instant::now(), 0);
+    let (mut told, mut told_at) = (None, None::<Instant>);
     while !stop.load(Ordering::Relaxed) && !miner.wait(TICK) {
+        let summary = miner.snapshot();
+        let mut stderr = std::io::stderr().lock();
+        // What keeps all devices from mining is said at once, on a line of its own.
+        let may_tell = told_at.is_none_or(|at| at.elapsed() >= PROGRESS_TERMINAL);
+        if summary.devices_mining == 0 && summary.last_error != told && may_tell {
+            told.clone_from(&summary.last_error);
+            told_at = Some(Instant::now());
+            let start = if terminal { "\r\x1b[K" } else { "" };
+            let _ = told.as_ref().map(|error| writeln!(stderr, "{start}{error}"));
+        }
         let passed = shown_at.elapsed();
         if passed < interval {
             continue;
         }
-        let summary = miner.snapshot();
         let hash_rate = (summary.hashes - hashes) as f64 / passed.as_secs_f64();
         (shown_at, hashes) = (Instant::now(), summary.hashes);
         let line = summary.progress(hash_rate);
-        let mut stderr = std::io::stderr().lock();
-        // Progress that cannot be shown is no reason to stop.
-        let _ = if terminal { write!(stderr, "\r\x1b[K{line}") } else { writeln!(stderr, "{line}") };
+        // Cut to the narrowest usual terminal: a line that wraps cannot be redrawn. Progress that cannot be shown is no
+        // reason to stop.
+        let _ = if terminal { write!(stderr, "\r\x1b[K{line:.79}") } else { writeln!(stderr, "{line}") };
     }
     if terminal {
-        eprintln!();
+        let _ = writeln!(std::io::stderr());
     }
 }

@@ -72,9 +72,10 @@ impl Summary {
         self.shares_rejected.values().sum()
     }
 
-    /// Whether every share that was sent was accepted.
+    /// Whether there were shares and every one that was sent was accepted.
     pub fn is_flawless(&self) -> bool {
         self.failure.is_none()
+            && self.shares_accepted > 0
             && self.rejected() == 0
             && self.shares_lost == 0
             && self.shares_outstanding == 0
@@ -89,7 +90,7 @@ impl Summary {
 
     /// One line on how it goes. `hash_rate` is the present one.
     pub fn progress(&self, hash_rate: f64) -> String {
-        let mut line = format!(
+        format!(
             "{:>6.1} s  {}/{} devices  {}  shares: {} accepted, {} rejected, {} waiting  ack p99 {}",
             self.elapsed.as_secs_f64(),
             self.devices_mining,
@@ -99,14 +100,7 @@ impl Summary {
             self.rejected(),
             self.shares_outstanding,
             Short(self.latency.p99),
-        );
-        if self.devices_mining == 0
-            && let Some(error) = &self.last_error
-        {
-            line.push_str("  ");
-            line.push_str(error);
-        }
-        line
+        )
     }
 }
 
@@ -202,6 +196,7 @@ mod tests {
         let good = Summary { shares_submitted: 3, shares_accepted: 3, ..Summary::default() };
         assert!(good.is_flawless());
         assert!(!Summary { shares_lost: 1, ..good.clone() }.is_flawless());
+        assert!(!Summary::default().is_flawless(), "a run that never mined");
         assert!(!Summary { shares_outstanding: 1, ..good.clone() }.is_flawless());
         let rejected = BTreeMap::from([("stale-share".to_owned(), 1)]);
         assert!(!Summary { shares_rejected: rejected, ..good }.is_flawless());

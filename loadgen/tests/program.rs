@@ -2,6 +2,7 @@
 
 mod pool;
 
+use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,7 +53,9 @@ fn a_signal_ends_it_cleanly() {
     let pool = Pool::start(config());
     let child = start(&pool.url, &["--strict", "--backend", "portable"]);
     pool.wait_until("shares", |state| state.server.counters().shares_accepted > 5);
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    // Two in one moment are one wish.
+    let signals = format!("kill -INT {0}; kill -TERM {0}", child.id());
+    let kill = Command::new("sh").args(["-c", &signals]).status();
     assert!(kill.expect("kill runs").success());
     let (code, stdout, stderr) = finish(child);
     assert_eq!(code, Some(0), "{stdout}{stderr}");
@@ -69,6 +72,25 @@ fn strict_fails_when_shares_are_refused() {
     assert!(stdout.contains("too-many-shares"), "{stdout}");
     let (code, stdout, _) = finish(start(&pool.url, &["--duration", "1"]));
     assert_eq!(code, Some(0), "{stdout}");
+}
+
+#[test]
+fn strict_fails_when_nothing_was_mined() {
+    let pool = Pool::start(config());
+    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+    let nobody = PoolUrl { port: closed.expect("a port").port(), ..pool.url.clone() };
+    let (code, stdout, stderr) = finish(start(&nobody, &["--duration", "0.5", "--strict"]));
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stderr.contains("no connection"), "said while it runs: {stderr}");
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_panic() {
+    let pool = Pool::start(config());
+    let mut child = start(&pool.url, &["--shares", "1"]);
+    drop(child.stdout.take());
+    drop(child.stderr.take());
+    assert_eq!(finish(child).0, Some(0));
 }
 
 #[test]
