@@ -78,7 +78,7 @@ fn a_wrong_type_names_what_was_found_and_what_is_allowed() {
     );
     assert_eq!(
         place.errors(&with("[log]\nlevel = \"loud\"")),
-        "pool.toml:6: [log] level = \"loud\": out of range, expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""
+        "pool.toml:6: [log] level = \"loud\": not accepted, expected one of \"error\", \"warn\", \"info\", \"debug\", \"trace\""
     );
 }
 

@@ -26,7 +26,7 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
         count => format!("{count} shards serve"),
     };
     let _ = writeln!(out, "- {count} miners on CPU {}", cpus.join(", "));
-    let _ = writeln!(out, "- shares are hashed by {}", config.hasher.describe());
+    let _ = writeln!(out, "- shares are hashed by batch size: {}", config.hasher.describe());
     let _ = writeln!(out, "- {}", authority(&config.authority));
     let _ = writeln!(
         out,

@@ -22,7 +22,7 @@ pub use failure::Failure;
 
 /// Stratum V2 pool engine.
 #[derive(Debug, Parser)]
-#[command(name = "adit", version, about, arg_required_else_help = true)]
+#[command(name = "adit", version, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

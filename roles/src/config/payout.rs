@@ -1,6 +1,6 @@
 //! Who gets the reward: an address or an output descriptor, checked against the chain.
 //!
-//! Bounds: a script of at most 128 bytes, so that a coinbase stays small.
+//! Bounds: a script of at most 128 bytes and 100 signature operations, so that templates leave it room enough.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,8 @@ use miniscript::descriptor::{Descriptor, DescriptorPublicKey, checksum};
 
 /// The longest script that is accepted, in bytes: a bare 3-of-3 multisig has 105, everything else 42 at most.
 const SCRIPT_LEN_MAX: usize = 128;
+/// The most signature operations: templates leave a cost of 400 to the coinbase, 4 for each.
+const SIGOPS_MAX: usize = 100;
 
 /// A script that is paid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +75,7 @@ fn argument<'a>(text: &'a str, function: &str) -> Option<&'a str> {
 }
 
 fn from_address(text: &str, network: Network) -> Result<ScriptBuf, String> {
-    let address: Address<NetworkUnchecked> =
-        text.parse().map_err(|error| format!("no address and no descriptor: {error}"))?;
+    let address: Address<NetworkUnchecked> = text.parse().map_err(|error| no_address(text, &error))?;
     if !address.is_valid_for_network(network) {
         let belongs: Vec<_> = [Network::Bitcoin, Network::Testnet, Network::Signet, Network::Regtest]
             .into_iter()
@@ -93,6 +94,18 @@ fn from_address(text: &str, network: Network) -> Result<ScriptBuf, String> {
         ));
     }
     Ok(address.assume_checked().script_pubkey())
+}
+
+/// Why a text is no address. The library's own words speak of one encoding only.
+fn no_address(text: &str, error: &impl fmt::Display) -> String {
+    let is_bech32 = ["bc1", "tb1", "bcrt1"].iter().any(|start| text.to_ascii_lowercase().starts_with(start));
+    if text.is_empty() {
+        "empty; give an address or a descriptor".to_owned()
+    } else if is_bech32 {
+        "not a whole address: a character is wrong or missing".to_owned()
+    } else {
+        format!("no address and no descriptor: {error}")
+    }
 }
 
 fn from_descriptor(text: &str, network: Network) -> Result<ScriptBuf, String> {
@@ -136,6 +149,10 @@ fn check_script(script: &ScriptBuf) -> Result<(), String> {
     }
     if script.len() > SCRIPT_LEN_MAX {
         return Err(format!("a script of {} bytes, at most {SCRIPT_LEN_MAX}", script.len()));
+    }
+    let sigops = script.count_sigops_legacy();
+    if sigops > SIGOPS_MAX {
+        return Err(format!("a script of {sigops} signature operations, at most {SIGOPS_MAX}"));
     }
     if script.is_op_return() {
         return Err("nobody can spend from OP_RETURN: the reward would be lost".to_owned());
@@ -210,5 +227,15 @@ mod tests {
                 .unwrap_err()
                 .contains("at most 128")
         );
+        let many = Payout::parse(&format!("raw({})", "ac".repeat(101)), Network::Regtest).unwrap_err();
+        assert!(many.contains("101 signature operations, at most 100"), "{many}");
+    }
+
+    #[test]
+    fn a_slip_in_an_address_is_said_in_plain_words() {
+        let slip = REGTEST.replace("080", "081");
+        let error = Payout::parse(&slip, Network::Regtest).unwrap_err();
+        assert_eq!(error, "not a whole address: a character is wrong or missing");
+        assert!(Payout::parse(" ", Network::Regtest).unwrap_err().starts_with("empty"));
     }
 }

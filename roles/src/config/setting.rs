@@ -89,7 +89,11 @@ impl Kind {
             }
             (_, found) => return Err(format!("{}, expected {self}", found.type_name())),
         };
-        if fits { Ok(()) } else { Err(format!("out of range, expected {self}")) }
+        let wrong = match value {
+            Value::Integer(_) | Value::Number(_) => "out of range",
+            _ => "not accepted",
+        };
+        if fits { Ok(()) } else { Err(format!("{wrong}, expected {self}")) }
     }
 }
 
@@ -364,7 +368,7 @@ macro_rules! choice {
             fn from_value(value: Value) -> Result<Self, String> {
                 match String::from_value(value)?.as_str() {
                     $($text => Ok(Self::$variant),)+
-                    other => Err(format!("\"{other}\" is no choice")),
+                    other => Err(format!("\"{other}\" is none of {}", Self::CHOICES.join(", "))),
                 }
             }
 
