@@ -91,15 +91,15 @@ impl Summary {
     /// One line on how it goes. `hash_rate` is the present one.
     pub fn progress(&self, hash_rate: f64) -> String {
         format!(
-            "{:>6.1} s  {}/{} devices  {}  shares: {} accepted, {} rejected, {} waiting  ack p99 {}",
+            "{:>6.1} s  {}/{} devices  {}  {} accepted, {} rejected  ack p99 {}  {} waiting",
             self.elapsed.as_secs_f64(),
             self.devices_mining,
             self.devices,
             HashRate(hash_rate),
             self.shares_accepted,
             self.rejected(),
-            self.shares_outstanding,
             Short(self.latency.p99),
+            self.shares_outstanding,
         )
     }
 }
