@@ -243,6 +243,38 @@ fn joining_and_leaving_leaks_nothing() {
     assert!(world.take_events().is_empty(), "no timer is left of them");
 }
 
+/// The least time that it takes a client to open a channel and close its group, some times over, beside `others` channels of
+/// another group.
+fn closing_beside(others: usize) -> std::time::Duration {
+    let mut limited = config();
+    limited.limits.channels_per_connection_max = 100_000;
+    limited.limits.channels_max = 100_000;
+    let mut world = World::with_work(limited);
+    let id = world.connect(0);
+    for _ in 0..others {
+        world.open_extended(id, 16);
+        world.take();
+    }
+    let group_of_4 = CloseChannel { channel_id: 12, reason_code: b"" };
+    let rounds = (0..10).map(|_| {
+        let begun = std::time::Instant::now();
+        for _ in 0..20 {
+            world.open_extended(id, 4);
+            world.send(id, &group_of_4);
+        }
+        world.take();
+        assert_eq!(world.server.channel_count(), others);
+        begun.elapsed()
+    });
+    rounds.min().expect("ten rounds")
+}
+
+#[test]
+fn closing_a_group_costs_what_its_members_cost() {
+    let (few, many) = (closing_beside(10), closing_beside(50_000));
+    assert!(many < few * 8, "{few:?} beside 10 channels, {many:?} beside 50,000");
+}
+
 #[test]
 fn a_slot_that_is_reused_is_another_connection() {
     let mut world = World::with_work(config());

@@ -10,7 +10,7 @@ use super::duplicates::Seen;
 use super::event::ChannelId;
 use super::extranonce::{PREFIX_LEN, Prefix};
 use super::history::{History, Position};
-use super::slab::Slab;
+use super::slab::{NONE, Slab};
 use super::vardiff::Vardiff;
 use crate::time::Instant;
 
@@ -56,6 +56,9 @@ pub(super) struct Channel {
     pub(super) connection: u32,
     /// Its line in the batch's accounts, or `NONE`.
     pub(super) account: u32,
+    /// Slots of its neighbours among the members of its group, or `NONE`.
+    pub(super) previous_member: u32,
+    pub(super) next_member: u32,
     pub(super) group: u8,
     /// What the channel may roll, in bytes.
     pub(super) extranonce_size: u8,
@@ -184,6 +187,30 @@ impl Channels {
         self.cold.remove(slot, 0);
     }
 
+    /// Puts a channel before `first`, the first member of its group.
+    pub(super) fn link(&mut self, slot: u32, first: u32) {
+        if let Some(next) = self.hot.get_mut(first) {
+            next.previous_member = slot;
+        }
+        if let Some(channel) = self.hot.get_mut(slot) {
+            (channel.previous_member, channel.next_member) = (NONE, first);
+        }
+    }
+
+    /// Takes a channel from between its neighbours and returns the slot of the next.
+    pub(super) fn unlink(&mut self, slot: u32) -> u32 {
+        let Some(channel) = self.hot.get_mut(slot) else { return NONE };
+        let previous = core::mem::replace(&mut channel.previous_member, NONE);
+        let next = core::mem::replace(&mut channel.next_member, NONE);
+        if let Some(channel) = self.hot.get_mut(previous) {
+            channel.next_member = next;
+        }
+        if let Some(channel) = self.hot.get_mut(next) {
+            channel.previous_member = previous;
+        }
+        next
+    }
+
     pub(super) fn get(&self, slot: u32) -> Option<&Channel> {
         self.hot.get(slot)
     }
@@ -204,6 +231,37 @@ impl Channels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Channels {
+        /// A channel without connection, group and work.
+        pub(in super::super) fn insert_bare(&mut self, extranonce_size: u8) -> u32 {
+            let channel = Channel {
+                target: Target::MAX,
+                root: [0; 32],
+                root_source: 0,
+                prefix: Prefix::default(),
+                vardiff: Vardiff::new(Instant::ZERO),
+                seen: Seen::default(),
+                replaced: None,
+                difficulty_carried: 0.0,
+                in_force_since: None,
+                target_after: Position(0),
+                first_active: Position(0),
+                id: ChannelId(0),
+                connection: 0,
+                account: NONE,
+                previous_member: NONE,
+                next_member: NONE,
+                group: 0,
+                extranonce_size,
+                kind: Kind::Extended,
+                open: true,
+                awaits_job: false,
+                target_is_untold: false,
+            };
+            self.insert(channel, Cold::new(b"", Target::MAX))
+        }
+    }
 
     #[test]
     fn state_is_small() {

@@ -38,14 +38,12 @@ impl Server {
         now: Instant,
         out: &mut ServerOutbox,
     ) {
-        let indices = self.connection(id).map_or(0, |connection| connection.directory.indices());
-        for index in 0..indices {
-            let slot = self.connection(id).and_then(|connection| connection.directory.slot_at(index));
-            let member =
-                slot.filter(|slot| self.channels.get(*slot).is_some_and(|c| u32::from(c.group) == group_id));
-            if let Some(slot) = member {
-                self.close_slot(id, slot, now, out);
-            }
+        // A stranger may do this often: the cost is that of the members, not of the connection's other channels.
+        let open = self.connection(id).map_or(0, |connection| connection.directory.open());
+        for _ in 0..open {
+            let group = self.connection(id).and_then(|connection| connection.group(group_id));
+            let Some(first) = group.map(|group| group.first) else { break };
+            self.close_slot(id, first, now, out);
         }
     }
 
@@ -72,16 +70,16 @@ impl Server {
     fn drop_channel(&mut self, id: ConnectionId, slot: u32, out: &mut ServerOutbox) {
         let Some(channel) = self.channels.get_mut(slot) else { return };
         channel.open = false;
-        let (channel_id, group, awaits_job) = (channel.id, channel.group, channel.awaits_job);
+        let (channel_id, awaits_job) = (channel.id, channel.awaits_job);
         let unsettled = channel.account != NONE;
         self.channel_timers.cancel(slot);
-        if !unsettled {
-            self.channels.remove(slot);
-        }
         if let Some(connection) = self.connections.get_mut(id.slot) {
             connection.directory.remove(self.ids, channel_id);
-            connection.leave_group(group);
+            connection.leave_group(slot, &mut self.channels);
             connection.awaiting_job -= u32::from(awaits_job);
+        }
+        if !unsettled {
+            self.channels.remove(slot);
         }
         self.counters.channels_closed += 1;
         out.report(Event::ChannelClosed { connection: id, channel: channel_id });

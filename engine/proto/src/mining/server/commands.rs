@@ -139,15 +139,11 @@ impl Server {
         }
         // Pending jobs go to the groups as the client knows them.
         self.catch_up(id.slot, hashes, out);
-        let connection = self.connection_mut(id).ok_or(CommandError::UnknownConnection)?;
-        let group =
-            connection.make_group(size as u8, channels.len() as u32).ok_or(CommandError::GroupsExhausted)?;
+        let connection = self.connections.get_mut(id.slot).ok_or(CommandError::UnknownConnection)?;
+        let group = connection.next_group_id().ok_or(CommandError::GroupsExhausted)?;
         for slot in slots {
-            let Some(channel) = self.channels.get_mut(slot) else { continue };
-            let left = core::mem::replace(&mut channel.group, group);
-            if let Some(connection) = self.connections.get_mut(id.slot) {
-                connection.leave_group(left);
-            }
+            connection.leave_group(slot, &mut self.channels);
+            connection.join_group(group, slot, &mut self.channels);
         }
         let message =
             SetGroupChannel { group_channel_id: u32::from(group), channel_ids: ids.as_slice().into() };

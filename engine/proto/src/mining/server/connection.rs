@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::channel::Channels;
 use super::directory::{CHANNEL_ID_MIN, Directory};
 use super::extensions::Negotiated;
-use super::extranonce::PREFIX_LEN;
 use super::history::Position;
+use super::slab::NONE;
 use crate::time::Instant;
 
 /// The first id of a group made by SetGroupChannel; those below are full extranonce sizes.
@@ -32,7 +33,8 @@ pub(super) struct Group {
     pub(super) id: u8,
     /// Full extranonce size of its members.
     pub(super) size: u8,
-    pub(super) members: u32,
+    /// Slot of the member that joined last; the others follow by [`Channel::next_member`](super::channel::Channel).
+    pub(super) first: u32,
 }
 
 /// See the module.
@@ -97,44 +99,45 @@ impl Connection {
         self.groups.iter().find(|group| u32::from(group.id) == id)
     }
 
-    /// Counts a channel of this full extranonce size in and names its default group.
-    pub(super) fn join_default_group(&mut self, size: usize) -> u8 {
-        debug_assert!((PREFIX_LEN..usize::from(MADE_GROUP_ID_MIN)).contains(&size));
-        let id = size as u8;
-        self.join(id, id, 1);
-        id
-    }
-
-    /// Makes a group for `members` channels of one full extranonce size; `None` once 31 were made.
-    pub(super) fn make_group(&mut self, size: u8, members: u32) -> Option<u8> {
+    /// An id for a group that is to be made; `None` once 31 were.
+    pub(super) fn next_group_id(&mut self) -> Option<u8> {
         let id = self.next_group;
         if u32::from(id) >= CHANNEL_ID_MIN {
             return None;
         }
         self.next_group += 1;
-        self.join(id, size, members);
         Some(id)
     }
 
-    fn join(&mut self, id: u8, size: u8, members: u32) {
-        match self.groups.iter_mut().find(|group| group.id == id) {
-            Some(group) => group.members += members,
-            None => {
-                if self.groups.is_empty() {
-                    self.groups.reserve_exact(1);
-                }
-                self.groups.push(Group { id, size, members });
+    /// Makes the channel in `slot`, which is in no group, a member of group `id`.
+    pub(super) fn join_group(&mut self, id: u8, slot: u32, channels: &mut Channels) {
+        let Some(channel) = channels.get_mut(slot) else { return };
+        let size = channel.size() as u8;
+        channel.group = id;
+        let index = self.groups.iter().position(|group| group.id == id).unwrap_or_else(|| {
+            if self.groups.is_empty() {
+                self.groups.reserve_exact(1);
             }
-        }
+            self.groups.push(Group { id, size, first: NONE });
+            self.groups.len() - 1
+        });
+        let group = &mut self.groups[index];
+        debug_assert_eq!(group.size, size, "a group has one extranonce size (specification 5.2.3)");
+        channels.link(slot, group.first);
+        group.first = slot;
     }
 
-    /// Counts a channel out.
-    pub(super) fn leave_group(&mut self, id: u8) {
-        if let Some(index) = self.groups.iter().position(|group| group.id == id) {
-            self.groups[index].members -= 1;
-            if self.groups[index].members == 0 {
-                self.groups.swap_remove(index);
-            }
+    /// Takes the channel in `slot` out of its group, which ends with its last member.
+    pub(super) fn leave_group(&mut self, slot: u32, channels: &mut Channels) {
+        let Some(id) = channels.get(slot).map(|channel| channel.group) else { return };
+        let Some(index) = self.groups.iter().position(|group| group.id == id) else { return };
+        let next = channels.unlink(slot);
+        let group = &mut self.groups[index];
+        if group.first == slot {
+            group.first = next;
+        }
+        if group.first == NONE {
+            self.groups.swap_remove(index);
         }
     }
 }
@@ -147,29 +150,47 @@ mod tests {
         Connection::new(0, Instant::ZERO)
     }
 
+    /// Slots of a group's members, the last to join first.
+    fn members(connection: &Connection, channels: &Channels, id: u32) -> Vec<u32> {
+        let mut slot = connection.group(id).map_or(NONE, |group| group.first);
+        let mut members = Vec::new();
+        while let Some(channel) = channels.get(slot) {
+            members.push(slot);
+            slot = channel.next_member;
+        }
+        members
+    }
+
     #[test]
     fn groups_live_as_long_as_their_members() {
-        let mut connection = connection();
-        assert_eq!(connection.join_default_group(8), 8);
-        assert_eq!(connection.join_default_group(8), 8);
-        assert_eq!(connection.join_default_group(16), 16);
+        let (mut connection, mut channels) = (connection(), Channels::new());
+        let slots: Vec<u32> = [0, 0, 8, 0].iter().map(|size| channels.insert_bare(*size)).collect();
+        for (slot, group) in slots.iter().zip([8, 8, 16, 8]) {
+            connection.join_group(group, *slot, &mut channels);
+        }
         assert_eq!(connection.groups().len(), 2);
-        connection.leave_group(8);
-        assert_eq!(connection.group(8).map(|group| group.members), Some(1));
-        connection.leave_group(8);
+        assert_eq!(members(&connection, &channels, 8), [3, 1, 0]);
+        connection.leave_group(1, &mut channels);
+        connection.leave_group(3, &mut channels);
+        assert_eq!(members(&connection, &channels, 8), [0]);
+        connection.join_group(33, 1, &mut channels);
+        connection.join_group(8, 3, &mut channels);
+        connection.leave_group(0, &mut channels);
+        assert_eq!(members(&connection, &channels, 8), [3]);
+        connection.leave_group(3, &mut channels);
         assert!(connection.group(8).is_none());
-        connection.leave_group(8);
-        assert_eq!(connection.groups().len(), 1);
+        assert_eq!(members(&connection, &channels, 33), [1]);
+        assert_eq!(members(&connection, &channels, 16), [2]);
+        assert_eq!(connection.groups().len(), 2);
     }
 
     #[test]
     fn made_groups_never_share_an_id() {
         let mut connection = connection();
         for id in 33..=63 {
-            assert_eq!(connection.make_group(8, 1), Some(id));
-            connection.leave_group(id);
+            assert_eq!(connection.next_group_id(), Some(id));
         }
-        assert_eq!(connection.make_group(8, 1), None);
+        assert_eq!(connection.next_group_id(), None);
     }
 
     #[test]

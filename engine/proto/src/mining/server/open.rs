@@ -164,7 +164,9 @@ impl Server {
                 id: ChannelId(0),
                 connection: id.slot,
                 account: NONE,
-                group: (PREFIX_LEN + usize::from(extranonce_size)) as u8,
+                previous_member: NONE,
+                next_member: NONE,
+                group: 0,
                 extranonce_size,
                 kind: opening.kind,
                 open: true,
@@ -177,7 +179,8 @@ impl Server {
             self.channels.remove(slot);
             return None;
         };
-        connection.join_default_group(PREFIX_LEN + usize::from(extranonce_size));
+        // The id of a default group is its members' full extranonce size.
+        connection.join_group(PREFIX_LEN as u8 + extranonce_size, slot, &mut self.channels);
         connection.awaiting_job += u32::from(awaits_job);
         if let Some(channel) = self.channels.get_mut(slot) {
             channel.id = channel_id;
