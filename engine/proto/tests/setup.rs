@@ -288,6 +288,40 @@ fn a_connection_that_does_nothing_is_closed() {
 }
 
 #[test]
+fn a_proxy_is_not_closed_for_one_refused_share_of_each_channel() {
+    let mut limited = config();
+    limited.limits.errors_max = 5;
+    let mut world = World::with_work(limited);
+    let id = world.connect(0);
+    for _ in 0..100 {
+        world.open_standard(id);
+    }
+    world.take();
+    world.take_events();
+    let stale = |index: u32| SubmitSharesStandard {
+        channel_id: 64 + index,
+        sequence_number: 1,
+        job_id: 999,
+        nonce: 0,
+        ntime: 0,
+        version: 0,
+    };
+    for index in 0..100 {
+        world.send(id, &stale(index));
+    }
+    assert_eq!(world.names(), ["SubmitShares.Error"; 100]);
+    assert!(world.take_events().is_empty());
+    for index in 0..5 {
+        world.send(id, &stale(index));
+    }
+    let events = world.take_events();
+    assert!(
+        matches!(events.last(), Some(Event::Close { reason: CloseReason::TooManyErrors, .. })),
+        "{events:?}"
+    );
+}
+
+#[test]
 fn too_many_errors_end_a_connection() {
     let mut limited = config();
     limited.limits.errors_max = 5;

@@ -103,11 +103,13 @@ impl Server {
         out.report(Event::Close { connection: id, reason });
     }
 
-    /// Counts a refused share or an invalid request.
+    /// Counts a refused share or an invalid request. Each further channel may have one more: behind a proxy with thousands,
+    /// a tip alone makes that many shares stale.
     pub(super) fn count_error(&mut self, id: ConnectionId, now: Instant, out: &mut ServerOutbox) {
         let (max, window) = (self.config.limits.errors_max, self.config.limits.errors_window);
         let Some(connection) = self.connection_mut(id) else { return };
-        if connection.count_error(max, window, now) {
+        let further = connection.directory.open().saturating_sub(1);
+        if connection.count_error(max.saturating_add(further), window, now) {
             self.end_connection(id, CloseReason::TooManyErrors, now, out);
         }
     }

@@ -61,7 +61,8 @@ pub struct Limits {
     pub jobs_max: usize,
     /// Shares on one tip whose fingerprints are kept for a channel; a share above is refused.
     pub shares_per_tip_max: u32,
-    /// Refused shares and invalid requests within [`Limits::errors_window`] before the connection is closed.
+    /// Refused shares and invalid requests within [`Limits::errors_window`] before the connection is closed; one more for
+    /// each channel beyond the first.
     pub errors_max: u32,
     /// See [`Limits::errors_max`].
     pub errors_window: Duration,
