@@ -68,6 +68,30 @@ fn openings_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn who_has_many_channels_leaves_room_for_the_first_of_others() {
+    let mut limited = config();
+    limited.limits.channels_per_connection_max = 100;
+    limited.limits.channels_max = 20;
+    let mut world = World::with_work(limited);
+    let greedy = world.connect(0);
+    let opened = (0..100).filter(|_| {
+        world.send(greedy, &extended(4));
+        world.names()[0] == "OpenExtendedMiningChannel.Success"
+    });
+    assert_eq!(opened.count(), 18);
+    for _ in 0..2 {
+        let device = world.connect(0);
+        world.send(device, &standard(1.0, &[0xff; 32]));
+        assert_eq!(world.names()[0], "OpenStandardMiningChannel.Success");
+        world.send(device, &standard(1.0, &[0xff; 32]));
+        assert_eq!(open_error(&mut world), "channel-capacity-exhausted");
+    }
+    let late = world.connect(0);
+    world.send(late, &standard(1.0, &[0xff; 32]));
+    assert_eq!(open_error(&mut world), "channel-capacity-exhausted");
+}
+
+#[test]
 fn an_extended_channel_gets_what_it_asks_for() {
     let mut world = World::with_work(config());
     let id = world.connect(0);

@@ -54,7 +54,7 @@ pub struct VardiffConfig {
 pub struct Limits {
     /// Channels on one connection.
     pub channels_per_connection_max: u32,
-    /// Channels on one shard.
+    /// Channels on one shard. The last tenth is for connections that have none yet.
     pub channels_max: u32,
     /// Jobs on one tip that stay valid beside the future ones, at least 2; the oldest makes room, but for the one that
     /// the tip named. As many future jobs are kept.

@@ -22,6 +22,9 @@ use crate::time::Instant;
 /// An extended channel gets what it asks for, but no less than this: 2^32 extranonces.
 const EXTRANONCE_SIZE_MIN: usize = 4;
 
+/// The part of a shard's channels that is kept for the first ones of connections: a tenth.
+const FIRST_CHANNELS_PART: u32 = 10;
+
 /// A request to open a channel.
 #[derive(Debug)]
 pub(super) struct Opening<'a> {
@@ -93,9 +96,7 @@ impl Server {
         out: &mut ServerOutbox,
     ) {
         let Some(connection) = self.mining(id) else { return };
-        let limits = &self.config.limits;
-        let room = connection.directory.open() < limits.channels_per_connection_max
-            && self.channels.len() < limits.channels_max;
+        let room = self.has_room_beside(connection.directory.open());
         let checked = opening
             .check(connection.standard_jobs)
             .and_then(|size| if room { Ok(size) } else { Err(ChannelError::ChannelCapacityExhausted) });
@@ -127,6 +128,14 @@ impl Server {
                 self.count_error(id, now, out);
             }
         }
+    }
+
+    /// Whether a connection with `open` channels may open one more. The last part of the shard's channels is for connections
+    /// that have none: a stranger who fills a shard over few connections shuts no device out.
+    fn has_room_beside(&self, open: u32) -> bool {
+        let limits = &self.config.limits;
+        let kept = if open == 0 { 0 } else { limits.channels_max / FIRST_CHANNELS_PART };
+        open < limits.channels_per_connection_max && self.channels.len() < limits.channels_max - kept
     }
 
     /// Enters a channel; `None` if the connection has no id left for it.
