@@ -73,6 +73,11 @@ struct Place {
 }
 
 impl Place {
+    /// Whether its shard takes connections. A shard that failed has let go of those that it had.
+    fn serves(&self) -> bool {
+        !self.failed && !self.door.counters.is_over()
+    }
+
     fn connections(&self) -> u64 {
         self.placed.saturating_sub(self.door.counters.load(Counter::ConnectionsGone))
     }
@@ -182,7 +187,8 @@ impl Acceptor {
     }
 
     fn place(&mut self, socket: OwnedFd, peer: SocketAddr) {
-        let connections: u64 = self.places.iter().map(Place::connections).sum();
+        let serving = self.places.iter().filter(|place| place.serves());
+        let connections: u64 = serving.map(Place::connections).sum();
         if connections >= u64::from(self.limits.connections_max) {
             return self.refuse(RefuseReason::Full, peer);
         }
@@ -217,7 +223,7 @@ impl Acceptor {
 
     fn least_loaded(&self, tried: &[bool]) -> Option<usize> {
         (0..self.places.len())
-            .filter(|&index| !self.places[index].failed && !tried.get(index).copied().unwrap_or(false))
+            .filter(|&index| self.places[index].serves() && !tried.get(index).copied().unwrap_or(false))
             .min_by_key(|&index| self.places[index].connections())
     }
 
@@ -258,6 +264,39 @@ impl Acceptor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_that_failed_holds_no_place() {
+        use crate::counters::CounterBoard;
+        use crate::identity::{Identity, IdentityCell};
+        use crate::topology::Links;
+        use crate::transport::Wake;
+        use adit_codec::keys::{AuthoritySecretKey, StaticKeyPair};
+
+        let static_key = StaticKeyPair::new(&[7; 64]).unwrap();
+        let authority = AuthoritySecretKey::from_bytes(&[9; 32]).unwrap();
+        let certificate = authority.certify(static_key.public_key(), 0, u32::MAX, &[0; 32]);
+        let identity = Arc::new(IdentityCell::new(Identity { static_key, certificate }));
+        let (board, stop) = (CounterBoard::new(2), Arc::new(Stop::default()));
+        let links = Links::new(2, &board, &identity, &stop).unwrap();
+        let wake = Arc::new(Wake::new().unwrap());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Duration::from_secs(1), wake).unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = EngineLimits { connections_max: 1, ..EngineLimits::default() };
+        let counters = Arc::clone(&board.acceptor);
+        let mut acceptor = Acceptor::new(listener, links.doors, limits, counters, links.log.0, stop);
+        let place_one = |acceptor: &mut Acceptor| {
+            let client = std::net::TcpStream::connect(address).unwrap();
+            acceptor.place(OwnedFd::from(client), address);
+        };
+        place_one(&mut acceptor);
+        place_one(&mut acceptor);
+        assert_eq!((links.shards[0].sockets.len(), links.shards[1].sockets.len()), (1, 0));
+        assert_eq!(board.read().refused(RefuseReason::Full), 1);
+        board.shards[0].set_over();
+        place_one(&mut acceptor);
+        assert_eq!((links.shards[0].sockets.len(), links.shards[1].sockets.len()), (1, 1));
+    }
 
     #[test]
     fn counts_connections_by_their_tickets() {
