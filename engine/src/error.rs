@@ -33,6 +33,8 @@ pub enum StartError {
         /// The soft limit.
         open_files_max: u32,
     },
+    /// File descriptors ran out while the rings were made.
+    DescriptorsExhausted(io::Error),
     /// The address cannot be listened on.
     Listen {
         /// Which address.
@@ -62,6 +64,7 @@ impl StartError {
         match error.raw_os_error() {
             Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => Self::IoUringForbidden(error),
             Some(libc::ENOMEM) => Self::MemlockTooSmall(error),
+            Some(libc::EMFILE | libc::ENFILE) => Self::DescriptorsExhausted(error),
             _ => Self::System { what: "make an io_uring", error },
         }
     }
@@ -93,6 +96,11 @@ impl fmt::Display for StartError {
                 "{connections_max} connections need a higher limit on open files than {open_files_max}: raise it with \
                  `ulimit -n 65536` or, in a systemd unit, `LimitNOFILE=65536`"
             ),
+            Self::DescriptorsExhausted(error) => write!(
+                f,
+                "the rings of the shards need more file descriptors ({error}): raise the limit with `ulimit -n 65536` or, in \
+                 a systemd unit, `LimitNOFILE=65536`"
+            ),
             Self::Listen { address, error } => {
                 write!(f, "cannot listen on {address} ({error})")?;
                 match error.kind() {
@@ -123,6 +131,7 @@ impl std::error::Error for StartError {
         match self {
             Self::IoUringForbidden(error)
             | Self::MemlockTooSmall(error)
+            | Self::DescriptorsExhausted(error)
             | Self::Listen { error, .. }
             | Self::System { error, .. } => Some(error),
             _ => None,
@@ -142,5 +151,9 @@ mod tests {
         assert!(missing.contains("kernel.io_uring_disabled=0"));
         let memlock = StartError::from_ring(io::Error::from_raw_os_error(libc::ENOMEM)).to_string();
         assert!(memlock.contains("ulimit -l"));
+        for code in [libc::EMFILE, libc::ENFILE] {
+            let descriptors = StartError::from_ring(io::Error::from_raw_os_error(code)).to_string();
+            assert!(descriptors.contains("ulimit -n"), "{descriptors}");
+        }
     }
 }
