@@ -248,12 +248,6 @@ impl<H: BatchHash> Core<H> {
         self.links.is_blocked()
     }
 
-    /// Connections whose sockets are not gone.
-    #[must_use]
-    pub fn open_sockets(&self) -> usize {
-        self.connections.iter().flatten().count()
-    }
-
     /// Writes what the server has counted where others read it.
     pub fn publish_counters(&self) {
         self.links.counters.publish(self.server.counters());

@@ -140,7 +140,7 @@ impl Shard {
     }
 
     fn is_done(&self) -> bool {
-        self.links.stop.at_once.load(Ordering::Acquire) || self.stopping && self.core.open_sockets() == 0
+        self.links.stop.at_once.load(Ordering::Acquire) || self.stopping && self.transport.sockets() == 0
     }
 
     /// One round: everything that is there, in bounded portions. Returns whether something is left that no completion

@@ -164,6 +164,7 @@ pub struct Budget {
 pub struct Transport {
     /// The first is the one that is waited on.
     rings: Vec<Ring>,
+    wake: Arc<Wake>,
     table_len: u32,
     /// Which ring is served first in the next poll, so that none starves.
     first: usize,
@@ -185,7 +186,7 @@ impl Transport {
             let len = sizes.table_len.min(sizes.sockets_max - first);
             rings.push(Ring::new(first, Sizes { table_len: len, ..sizes }, wake, index == 0)?);
         }
-        Ok(Self { rings, table_len: sizes.table_len, first: 0 })
+        Ok(Self { rings, wake: Arc::clone(wake), table_len: sizes.table_len, first: 0 })
     }
 
     /// Takes a connected socket over. Its file descriptor is closed; the socket lives on in the table.
@@ -243,12 +244,16 @@ impl Transport {
         self.rings.iter_mut().try_for_each(Ring::submit)
     }
 
-    /// Sleeps in the kernel until something completes, a [`Wake`] comes, or `timeout` is over. It blocks the thread, and its
-    /// executor with it: for short waits.
+    /// Sleeps in the kernel until something completes, a [`Wake`] comes, or `timeout` is over; not at all while a wake is not
+    /// acknowledged. It blocks the thread, and its executor with it: for short waits.
     ///
     /// # Errors
     /// As [`Self::poll`].
     pub fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        // It came after its receiver had looked at the links, and its completion was taken with the others.
+        if self.wake.is_pending() {
+            return Ok(());
+        }
         let (waited, others) = self.rings.split_at_mut(1);
         if others.iter_mut().all(Ring::prepare_wait) && waited[0].is_quiet() {
             waited[0].wait(timeout)?;

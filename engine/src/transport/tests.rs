@@ -347,3 +347,20 @@ fn other_threads_end_waits_of_both_kinds() {
     transport.wait(Duration::from_millis(20)).unwrap();
     assert!(begun.elapsed() >= Duration::from_millis(15), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn a_wake_whose_completion_was_taken_is_not_slept_over() {
+    let wake = Arc::new(Wake::new().unwrap());
+    let mut transport = Transport::new(small(), &wake).unwrap();
+    let mut echo = Echo::default();
+    for _ in 0..5 {
+        wake.acknowledge();
+        // Here its receiver would look at the links.
+        wake.wake();
+        while !transport.poll(&mut echo, BUDGET).unwrap() {}
+        while transport.poll(&mut echo, BUDGET).unwrap() {}
+        let begun = Instant::now();
+        transport.wait(Duration::from_secs(5)).unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(4), "slept over a wake");
+    }
+}

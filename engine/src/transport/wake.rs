@@ -59,6 +59,12 @@ impl Wake {
         self.pending.swap(false, Ordering::AcqRel);
     }
 
+    /// Whether something was handed over since [`Self::acknowledge`].
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
     /// The waiting end, to be made on the receiver's glommio executor.
     ///
     /// # Errors
