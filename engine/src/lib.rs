@@ -29,5 +29,5 @@ pub use end::{EndKind, EndReason};
 pub use engine::{Engine, EngineConfig, EngineHandle, ShutdownReport};
 pub use error::StartError;
 pub use identity::Identity;
-pub use limits::EngineLimits;
+pub use limits::{EngineLimits, SEND_BUFFER_BYTES_PER_CHANNEL};
 pub use log::{LineKind, LogEvent, PEER_TEXT_LEN_MAX, RefuseReason};

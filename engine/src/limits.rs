@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use crate::transport::RINGS_MAX;
 
+/// What a tip with two or three templates behind it makes for a standard channel that has jobs of its own: a proxy with
+/// thousands of them must not be dropped for what a tip emits at once.
+pub const SEND_BUFFER_BYTES_PER_CHANNEL: usize = 512;
+
 /// Bounds of an engine, across its shards where nothing else is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
@@ -17,7 +21,8 @@ pub struct EngineLimits {
     pub handshakes_per_second_max: u32,
     /// From the connection to the last byte of the first act; 10 s by default.
     pub handshake_timeout: Duration,
-    /// Bytes that wait to be sent to one peer; 1 MiB by default. A peer that lets more gather is dropped.
+    /// Bytes that wait to be sent to one peer; 1 MiB by default, and [`SEND_BUFFER_BYTES_PER_CHANNEL`] more for each of its
+    /// channels. A peer that lets more gather is dropped.
     pub send_buffer_bytes_max: usize,
     /// The longest payload that is accepted; 16 KiB by default. The longest message of a miner is below 1 KiB. A longer frame
     /// ends the connection as soon as its header is there.

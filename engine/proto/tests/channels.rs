@@ -238,35 +238,6 @@ fn closing_a_group_closes_its_channels() {
     assert_eq!(world.server.channel_count(), 0);
 }
 
-#[test]
-fn joining_and_leaving_leaks_nothing() {
-    let mut world = World::with_work(config());
-    for round in 0..50_u32 {
-        let ids: Vec<ConnectionId> = (0..10).map(|i| world.connect(u32::from(i % 2 == 0))).collect();
-        for id in &ids {
-            for _ in 0..3 {
-                world.open_standard(*id);
-            }
-        }
-        assert_eq!((world.server.connection_count(), world.server.channel_count()), (10, 30));
-        for id in &ids {
-            if round % 2 == 0 {
-                world.send(*id, &CloseChannel { channel_id: 64, reason_code: b"" });
-            }
-            world.server.handle_disconnect(*id, world.now, &mut world.out);
-            world.server.handle_disconnect(*id, world.now, &mut world.out);
-        }
-        world.take();
-        assert_eq!((world.server.connection_count(), world.server.channel_count()), (0, 0));
-        let counters = world.server.counters();
-        assert_eq!(counters.channels_opened, counters.channels_closed);
-    }
-    let opened = world.take_events().iter().filter(|e| matches!(e, Event::ChannelOpened { .. })).count();
-    assert_eq!(opened, 1_500);
-    world.timeout();
-    assert!(world.take_events().is_empty(), "no timer is left of them");
-}
-
 /// The least time that it takes a client to open a channel and close its group, some times over, beside `others` channels of
 /// another group.
 fn closing_beside(others: usize) -> std::time::Duration {
@@ -297,6 +268,35 @@ fn closing_beside(others: usize) -> std::time::Duration {
 fn closing_a_group_costs_what_its_members_cost() {
     let (few, many) = (closing_beside(10), closing_beside(50_000));
     assert!(many < few * 8, "{few:?} beside 10 channels, {many:?} beside 50,000");
+}
+
+#[test]
+fn joining_and_leaving_leaks_nothing() {
+    let mut world = World::with_work(config());
+    for round in 0..50_u32 {
+        let ids: Vec<ConnectionId> = (0..10).map(|i| world.connect(u32::from(i % 2 == 0))).collect();
+        for id in &ids {
+            for _ in 0..3 {
+                world.open_standard(*id);
+            }
+        }
+        assert_eq!((world.server.connection_count(), world.server.channel_count()), (10, 30));
+        for id in &ids {
+            if round % 2 == 0 {
+                world.send(*id, &CloseChannel { channel_id: 64, reason_code: b"" });
+            }
+            world.server.handle_disconnect(*id, world.now, &mut world.out);
+            world.server.handle_disconnect(*id, world.now, &mut world.out);
+        }
+        world.take();
+        assert_eq!((world.server.connection_count(), world.server.channel_count()), (0, 0));
+        let counters = world.server.counters();
+        assert_eq!(counters.channels_opened, counters.channels_closed);
+    }
+    let opened = world.take_events().iter().filter(|e| matches!(e, Event::ChannelOpened { .. })).count();
+    assert_eq!(opened, 1_500);
+    world.timeout();
+    assert!(world.take_events().is_empty(), "no timer is left of them");
 }
 
 #[test]

@@ -28,7 +28,7 @@ use super::outgoing::{Outgoing, SendBuffers};
 use crate::acceptor::AddressTicket;
 use crate::counters::Counter;
 use crate::end::EndReason;
-use crate::limits::{EngineLimits, tick};
+use crate::limits::{EngineLimits, SEND_BUFFER_BYTES_PER_CHANNEL, tick};
 use crate::log::{LineKind, LogEvent};
 use crate::transport::{Ended, Handler, SocketId};
 
@@ -262,6 +262,9 @@ impl<H: BatchHash> Core<H> {
                     Ok(false) => {
                         let waiting = connection.outgoing.backlog();
                         let max = self.limits.send_buffer_bytes_max;
+                        // The channels are counted for those only who are over the first bound.
+                        let channels = if waiting > max { self.server.channels_of(id) as usize } else { 0 };
+                        let max = max + channels * SEND_BUFFER_BYTES_PER_CHANNEL;
                         if waiting > max {
                             connection.outgoing.discard();
                             self.failing.push((*socket, EndReason::SlowReader { waiting, max }));

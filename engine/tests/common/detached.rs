@@ -34,7 +34,7 @@ fn server_config() -> ServerConfig {
         ntime_tolerance_s: 600,
         required_extensions: Vec::new(),
         limits: Limits {
-            channels_per_connection_max: 16,
+            channels_per_connection_max: 10_000,
             channels_max: 1 << 20,
             jobs_max: 4,
             shares_per_tip_max: u32::MAX,
@@ -114,16 +114,17 @@ impl World {
         let limits = EngineLimits { handshakes_per_second_max: u32::MAX, ..EngineLimits::default() };
         let shard = Detached::new(server_config(), Hasher::detect(), limits, identity(), Instant::ZERO);
         let mut world = Self { shard, clients: Vec::with_capacity(connections), clock: 1 };
-        let (template, tip) = work();
+        let (template, tip) = work(1);
         world.shard.core.handle_template(&template);
         world.shard.core.handle_template(&tip);
         for index in 0..connections {
-            world.join(SocketId(u32::try_from(index).expect("few")));
+            world.join(SocketId(u32::try_from(index).expect("few")), 0, 1);
         }
         world
     }
 
-    fn join(&mut self, socket: SocketId) {
+    /// Adds a connection with these flags of SetupConnection and so many standard channels.
+    pub fn join(&mut self, socket: SocketId, flags: u32, channels: usize) {
         self.shard.connect(socket, "192.0.2.1:1".parse().expect("an address"));
         let mut seed = [3; 64];
         seed[..4].copy_from_slice(&(socket.0 + 1).to_le_bytes());
@@ -149,7 +150,7 @@ impl World {
             protocol: 0,
             min_version: 2,
             max_version: 2,
-            flags: 0,
+            flags,
             endpoint_host: b"localhost",
             endpoint_port: 3333,
             vendor: b"bench",
@@ -164,7 +165,9 @@ impl World {
             nominal_hash_rate: 1.0,
             max_target: &[0xff; 32],
         };
-        client.seal(&open, &mut bytes);
+        for _ in 0..channels {
+            client.seal(&open, &mut bytes);
+        }
         self.shard.core.handle_received(socket, &mut bytes);
         self.tick();
         client.receive(self.take(socket));
@@ -234,9 +237,9 @@ impl World {
 }
 
 /// A template with twelve levels of merkle path, and a tip whose target nothing meets.
-fn work() -> (TemplateUpdate, TemplateUpdate) {
+pub fn work(template_id: u64) -> (TemplateUpdate, TemplateUpdate) {
     let template = Template {
-        template_id: 1,
+        template_id,
         future_template: true,
         version: 0x2000_0000,
         coinbase_tx_version: 2,
@@ -251,8 +254,8 @@ fn work() -> (TemplateUpdate, TemplateUpdate) {
     let mut target = [0; 32];
     target[0] = 1;
     let tip = PrevHash {
-        template_id: 1,
-        prev_hash: [8; 32],
+        template_id,
+        prev_hash: [template_id as u8; 32],
         header_timestamp: NTIME,
         nbits: 0x207f_ffff,
         target: Target::from_le_bytes(target),

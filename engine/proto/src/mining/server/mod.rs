@@ -124,6 +124,11 @@ impl Server {
         self.channels.len() as usize
     }
 
+    /// Open channels of one connection.
+    pub fn channels_of(&self, id: ConnectionId) -> u32 {
+        self.connection(id).map_or(0, |connection| connection.directory.open())
+    }
+
     /// Shares that wait for [`settle`](Self::settle).
     pub fn pending_shares(&self) -> usize {
         self.batch.len()
