@@ -276,10 +276,10 @@ settings! {
         /// Connections from one IPv4 address, or from one /64 of IPv6. Large farms behind one address need more.
         connections_per_address_max: u32 = EngineLimits::default().connections_per_address_max, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "connections", cost "one address can take this share of `connections_max`";
-        /// Handshakes begun in a second, in all. Others wait in the kernel's queue.
+        /// Handshakes in a second, in all. Others wait for their turn, first come, first served.
         handshakes_per_second_max: u32 = EngineLimits::default().handshakes_per_second_max, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
             unit "handshakes per second", cost "each takes about 90 us of a CPU, so this is what strangers can take";
-        /// From the connection to the end of the handshake.
+        /// From the connection to the last byte of the client's part of the handshake.
         handshake_timeout_s: f64 = EngineLimits::default().handshake_timeout.as_secs_f64(), Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
             unit "seconds", cost "strangers hold a place for this long";
         /// From the handshake to SetupConnection.
@@ -291,7 +291,8 @@ settings! {
         /// Without any message from the peer. Slow miners find a share seldom.
         idle_timeout_s: f64 = 900.0, Kind::Number { min: 1.0, max: 86_400.0 }, Presence::Default,
             unit "seconds", cost "a dead peer holds a place for this long";
-        /// Bytes that may wait for one slow reader before it is dropped.
+        /// Bytes that may wait for one slow reader before it is dropped; 512 more for each channel of the connection, whose jobs
+        /// all come with a new tip.
         send_buffer_bytes_max: usize = EngineLimits::default().send_buffer_bytes_max, Kind::Integer { min: 4_096, max: 1 << 30 }, Presence::Default,
             unit "bytes per connection", cost "memory, if many readers are slow at once";
         /// The longest payload that is accepted in a frame.
@@ -312,7 +313,7 @@ settings! {
         /// Channels on one connection. Proxies carry a channel for each miner behind them.
         channels_per_connection_max: u32 = 10_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "channels", cost "one peer can take this share of `channels_max`";
-        /// Channels on one shard.
+        /// Channels on one shard. The last tenth is kept for connections that have none yet.
         channels_max: u32 = 1_000_000, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "channels per shard", cost "about 256 bytes for each open channel";
         /// Jobs on one tip for which shares are taken, beside the future ones. The oldest makes room.
@@ -321,7 +322,8 @@ settings! {
         /// Shares on one tip that are kept to find duplicates. More are refused.
         shares_per_tip_max: u32 = 100_000, Kind::Integer { min: 100, max: 100_000_000 }, Presence::Default,
             unit "shares per channel", cost "8 to 16 bytes for each share on the present tip";
-        /// Refused shares and invalid requests within `errors_window_s` before a connection is closed.
+        /// Refused shares and invalid requests within `errors_window_s` before a connection is closed; one more for each channel
+        /// beyond the first, since a new tip makes the shares of many come late.
         errors_max: u32 = 1_000, Kind::Integer { min: 1, max: 100_000_000 }, Presence::Default,
             unit "errors per connection", cost "CPU spent on a faulty peer";
         /// See `errors_max`.
