@@ -12,6 +12,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod distribution;
 pub mod mining;
 pub mod outbox;
 pub mod template;

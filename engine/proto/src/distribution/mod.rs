@@ -1,0 +1,13 @@
+//! The Template Distribution Protocol (specification chapter 7): [`server`] is a template provider, [`client`] a pool or
+//! job declarator that takes its templates.
+
+pub mod client;
+mod constraints;
+pub mod server;
+mod validity;
+
+pub use constraints::{Constraints, Reserve};
+pub use validity::{MERKLE_PATH_LEN_MAX, TemplateFault};
+
+/// The version of the protocol that is spoken here.
+const PROTOCOL_VERSION: u16 = 2;
