@@ -35,8 +35,8 @@ use crate::log::{LogEvent, LogSender};
 use crate::topology::ShardLinks;
 use crate::transport::{Sizes, Transport, Waiter};
 
-/// How long a shard sleeps in its own ring before it sleeps in its executor: waking from there costs three times as much, but
-/// the executor's other tasks run only then, and every [`ROUNDS_PER_YIELD`] rounds.
+/// How long a shard sleeps in its own ring before it sleeps in its executor. It is meant to save a wake through the
+/// executor, which no bench shows yet; the executor's other tasks run only then, and every [`ROUNDS_PER_YIELD`] rounds.
 const RING_WAIT_MAX: Duration = Duration::from_millis(2);
 /// Rounds without a pause before the executor's other tasks get a turn.
 const ROUNDS_PER_YIELD: u32 = 64;
