@@ -20,13 +20,19 @@ command -v cmake >/dev/null || missing+=(cmake)
 command -v make >/dev/null || missing+=(make)
 command -v ninja >/dev/null || missing+=(ninja-build)
 command -v ccache >/dev/null || missing+=(ccache)
-# Bitcoin Core's build wants Boost's headers.
-[ -e /usr/include/boost/version.hpp ] || [ -e /usr/local/include/boost/version.hpp ] || missing+=(libboost-dev)
+command -v pkg-config >/dev/null || missing+=(pkg-config)
+# The schema of a Bitcoin Core's IPC interface is compiled with it.
+command -v capnp >/dev/null || missing+=(capnproto)
+# Bitcoin Core's build wants these headers and libraries: Boost for all of it, the others for the node that tests use.
+has_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
+has_header boost/version.hpp || missing+=(libboost-dev)
+has_header capnp/rpc.h || missing+=(libcapnp-dev)
+has_header event2/event.h || missing+=(libevent-dev)
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
   echo "adit: these are missing (Debian's names): ${missing[*]}" >&2
-  echo "adit: install them with this system's package manager: a C++ compiler, CMake, Ninja, ccache, Boost's headers" >&2
+  echo "adit: install them with this system's package manager: a C++ compiler, CMake, Ninja, ccache, pkg-config, Boost's headers, Cap'n Proto, libevent" >&2
   exit 1
 fi
 as_root=()
