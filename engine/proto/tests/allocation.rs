@@ -195,7 +195,7 @@ fn channels_and_connections_are_small_and_given_back() {
             assert!(each < 800.0, "{each} bytes per connection");
         }
         for id in ids.drain(..) {
-            world.server.handle_disconnect(id, world.now, &mut world.out);
+            world.server.handle_disconnect(id, &mut world.out);
         }
         world.out.drain_events().for_each(drop);
         if round == 1 {

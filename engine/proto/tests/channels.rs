@@ -285,8 +285,8 @@ fn joining_and_leaving_leaks_nothing() {
             if round % 2 == 0 {
                 world.send(*id, &CloseChannel { channel_id: 64, reason_code: b"" });
             }
-            world.server.handle_disconnect(*id, world.now, &mut world.out);
-            world.server.handle_disconnect(*id, world.now, &mut world.out);
+            world.server.handle_disconnect(*id, &mut world.out);
+            world.server.handle_disconnect(*id, &mut world.out);
         }
         world.take();
         assert_eq!((world.server.connection_count(), world.server.channel_count()), (0, 0));
@@ -303,7 +303,7 @@ fn joining_and_leaving_leaks_nothing() {
 fn a_slot_that_is_reused_is_another_connection() {
     let mut world = World::with_work(config());
     let first = world.connect(0);
-    world.server.handle_disconnect(first, world.now, &mut world.out);
+    world.server.handle_disconnect(first, &mut world.out);
     let second = world.connect(0);
     assert_eq!(first.slot, second.slot);
     assert_ne!(first, second);
@@ -342,7 +342,7 @@ fn prefixes_are_never_shared() {
                 prefixes.insert(channel.extranonce_prefix.clone());
             }
         }
-        world.server.handle_disconnect(id, world.now, &mut world.out);
+        world.server.handle_disconnect(id, &mut world.out);
     }
     assert_eq!(prefixes.len(), 20 * 4);
 }

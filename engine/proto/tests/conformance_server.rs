@@ -225,7 +225,7 @@ fn no_two_channels_can_find_the_same_header() {
     for _ in 0..10 {
         let (id, mirror) = busy_connection(&mut world);
         spaces.extend(mirror.channels.values().map(|channel| channel.extranonce_prefix.clone()));
-        world.server.handle_disconnect(id, world.now, &mut world.out);
+        world.server.handle_disconnect(id, &mut world.out);
     }
     assert_eq!(spaces.len(), 60);
     for (index, space) in spaces.iter().enumerate() {

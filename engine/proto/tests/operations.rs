@@ -260,7 +260,7 @@ impl Run {
                 if let Some(client) = self.client(at) {
                     self.clients[client].alive = false;
                     let id = self.clients[client].id;
-                    self.world.server.handle_disconnect(id, self.world.now, &mut self.world.out);
+                    self.world.server.handle_disconnect(id, &mut self.world.out);
                 }
             }
             Op::OpenStandard(at) => {
@@ -419,7 +419,7 @@ impl Run {
         }
         assert_eq!(self.world.server.counters().solutions, self.solutions);
         for client in self.clients.iter().filter(|client| client.alive) {
-            self.world.server.handle_disconnect(client.id, self.world.now, &mut self.world.out);
+            self.world.server.handle_disconnect(client.id, &mut self.world.out);
         }
         self.world.take();
         let counters = *self.world.server.counters();
@@ -476,7 +476,7 @@ proptest! {
             world.settle();
             world.take();
             if world.take_events().iter().any(|event| matches!(event, Event::Close { .. })) {
-                world.server.handle_disconnect(id, world.now, &mut world.out);
+                world.server.handle_disconnect(id, &mut world.out);
                 prop_assert_eq!(world.server.channel_count(), 0);
                 id = world.connect(0);
                 world.open_standard(id);

@@ -66,7 +66,7 @@ fn a_setup_that_cannot_be_is_refused_and_closed() {
         assert_eq!(closes(&mut world), [CloseReason::SetupRefused(code)]);
         world.send(id, &setup(0));
         assert!(world.take().is_empty(), "frames after the end are ignored");
-        world.server.handle_disconnect(id, world.now, &mut world.out);
+        world.server.handle_disconnect(id, &mut world.out);
         assert_eq!(world.server.connection_count(), 0);
     }
 }
@@ -263,8 +263,8 @@ fn a_connection_that_does_nothing_is_closed() {
     }
     assert_eq!(seen, [(CloseReason::SetupTimeout, 10), (CloseReason::NoChannel, 20)]);
     world.send(bare, &setup(0));
-    world.server.handle_disconnect(silent, world.now, &mut world.out);
-    world.server.handle_disconnect(bare, world.now, &mut world.out);
+    world.server.handle_disconnect(silent, &mut world.out);
+    world.server.handle_disconnect(bare, &mut world.out);
 
     // The last channel's close starts the same clock.
     world.now = start + Duration::from_secs(100);

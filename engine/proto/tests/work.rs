@@ -208,7 +208,7 @@ fn a_connection_left_in_the_middle_is_finished_first() {
     assert!(stale < 150, "{stale}");
     mirror.read_all(&frames);
     assert!(mirror.channels.values().all(|channel| channel.last_job == Some(3)));
-    world.server.handle_disconnect(id, world.now, &mut world.out);
+    world.server.handle_disconnect(id, &mut world.out);
     world.fan_out();
 }
 

@@ -144,7 +144,7 @@ impl<H: BatchHash> Core<H> {
     /// A template or a tip came.
     pub fn handle_template(&mut self, update: &TemplateUpdate) {
         self.links.counters.add(Counter::Templates, 1);
-        let result = self.server.handle_template(update, self.now, &self.hasher, &mut self.outbox);
+        let result = self.server.handle_template(update, self.now);
         if let Err(error) = result {
             self.links.counters.add(Counter::TemplatesRefused, 1);
             let shard = self.shard;

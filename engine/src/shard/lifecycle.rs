@@ -187,7 +187,7 @@ impl<H: BatchHash> Core<H> {
         }
         if let Stage::Open { id, .. } = connection.stage {
             self.sockets[id.slot as usize] = None;
-            self.server.handle_disconnect(id, self.now, &mut self.outbox);
+            self.server.handle_disconnect(id, &mut self.outbox);
         }
         let (peer, shard, lasted) = (connection.peer, self.shard, self.now.since(connection.opened));
         self.links.counters.add_ended(reason.kind());

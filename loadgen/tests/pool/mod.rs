@@ -260,14 +260,13 @@ impl State {
     pub fn disconnect(&mut self, id: ConnectionId) {
         if let Some(peer) = self.peers.remove(&id) {
             let _ = peer.stream.shutdown(Shutdown::Both);
-            let now = self.now();
-            self.server.handle_disconnect(id, now, &mut self.out);
+            self.server.handle_disconnect(id, &mut self.out);
         }
     }
 
     fn update(&mut self, update: TemplateUpdate) {
         let now = self.now();
-        self.server.handle_template(&update, now, &self.hasher, &mut self.out).expect("a good template");
+        self.server.handle_template(&update, now).expect("a good template");
     }
 
     pub fn new_template(&mut self, future_template: bool) -> u64 {

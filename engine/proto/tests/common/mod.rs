@@ -187,12 +187,12 @@ impl World {
 
     pub fn template(&mut self, template: Template) -> Result<(), TemplateError> {
         let update = TemplateUpdate::NewTemplate(Arc::new(template));
-        self.server.handle_template(&update, self.now, &self.hashes, &mut self.out)
+        self.server.handle_template(&update, self.now)
     }
 
     pub fn tip(&mut self, prev_hash: PrevHash) -> Result<(), TemplateError> {
         let update = TemplateUpdate::SetNewPrevHash(Arc::new(prev_hash));
-        self.server.handle_template(&update, self.now, &self.hashes, &mut self.out)
+        self.server.handle_template(&update, self.now)
     }
 
     pub fn fan_out(&mut self) {

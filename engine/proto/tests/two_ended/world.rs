@@ -54,7 +54,7 @@ impl World {
 
     pub fn disconnect(&mut self, peer: usize) {
         if let Some(id) = self.peers[peer].connection {
-            self.server.handle_disconnect(id, self.now, &mut self.out);
+            self.server.handle_disconnect(id, &mut self.out);
             self.peers[peer].disconnect();
         }
     }
@@ -67,7 +67,7 @@ impl World {
     }
 
     fn update(&mut self, update: TemplateUpdate) {
-        self.server.handle_template(&update, self.now, &Portable, &mut self.out).expect("a good template");
+        self.server.handle_template(&update, self.now).expect("a good template");
     }
 
     pub fn new_template(&mut self, future: bool) -> u64 {

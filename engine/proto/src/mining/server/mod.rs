@@ -46,8 +46,6 @@ mod update;
 pub mod vardiff;
 mod wheel;
 
-use adit_hasher::BatchHash;
-
 pub use batch::SHARES_PENDING_MAX;
 pub use config::{CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig};
 pub use error::{ChannelError, CommandError, ShareError, TemplateError};
@@ -146,7 +144,7 @@ impl Server {
     }
 
     /// The socket is gone. Frees all that the connection held.
-    pub fn handle_disconnect(&mut self, id: ConnectionId, _now: Instant, out: &mut ServerOutbox) {
+    pub fn handle_disconnect(&mut self, id: ConnectionId, out: &mut ServerOutbox) {
         if self.connection(id).is_none() {
             return;
         }
@@ -160,13 +158,7 @@ impl Server {
     ///
     /// # Errors
     /// See [`TemplateError`]; the server stays consistent and goes on.
-    pub fn handle_template(
-        &mut self,
-        update: &TemplateUpdate,
-        now: Instant,
-        _hashes: &impl BatchHash,
-        _out: &mut ServerOutbox,
-    ) -> Result<(), TemplateError> {
+    pub fn handle_template(&mut self, update: &TemplateUpdate, now: Instant) -> Result<(), TemplateError> {
         let result = match update {
             TemplateUpdate::NewTemplate(template) => self.work.handle_template(template, now),
             TemplateUpdate::SetNewPrevHash(prev_hash) => self.work.handle_prev_hash(prev_hash, now),
