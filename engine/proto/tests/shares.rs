@@ -9,6 +9,7 @@ use adit_codec::tlv;
 use adit_hasher::{Digest, Target};
 use adit_proto::Priority;
 use adit_proto::mining::server::{ChannelId, ConnectionId, Event, ServerConfig, ShareError, Solution};
+use adit_proto::template::PrevHash;
 use common::mirror::Mirror;
 use common::{HEADER_TIMESTAMP, World, config, prev_hash, template};
 
@@ -513,6 +514,32 @@ fn a_block_below_its_share_target_is_reported_all_the_same() {
     world.send(id, &view.standard(1, 1, block));
     assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::DifficultyTooLow));
     assert_eq!(solutions(&mut world).len(), 1);
+    let again = mirror.channels[&64].standard(1, 2, block);
+    world.send(id, &again);
+    assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::DifficultyTooLow));
+    assert!(solutions(&mut world).is_empty(), "submitted again it is no second block");
+}
+
+#[test]
+fn a_block_above_the_bound_of_shares_is_reported_once() {
+    let mut limited = config();
+    limited.limits.shares_per_tip_max = 0;
+    let mut world = World::new(limited);
+    world.template(template(1, true)).expect("a good template");
+    world.tip(PrevHash { target: half(), ..prev_hash(1, 1) }).expect("a known template");
+    let (id, mut mirror, channel) = standard(&mut world, 0);
+    let mut blocks = 0;
+    for round in 0..2 {
+        for nonce in 0..20 {
+            let share = mirror.channels[&channel].standard(1, round * 20 + nonce, nonce);
+            world.send(id, &share);
+            assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::TooManyShares));
+        }
+        let found = solutions(&mut world).len();
+        assert!(if round == 0 { (1..20).contains(&found) } else { found == 0 }, "{found} in round {round}");
+        blocks += found;
+    }
+    assert_eq!(world.server.counters().solutions, blocks as u64);
 }
 
 #[test]

@@ -7,6 +7,9 @@
 //! The set is an open-addressed table of fingerprints, empty (and unallocated) until the first share, at most 7/8 full,
 //! doubled as needed up to the caller's bound. It is emptied lazily, with the first share after a tip, so that a new tip
 //! costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then.
+//!
+//! A block that is refused as a share is in no channel's set. [`Solved`] remembers the last [`SOLVED_MAX`] blocks of the shard,
+//! so that each is reported once, however often it comes and whatever becomes of the share.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -14,6 +17,9 @@ use alloc::vec;
 use adit_hasher::Digest;
 
 const SLOTS_MIN: usize = 8;
+/// Blocks that a shard remembers. The next block of a tip makes the others worthless, so more are found on test chains only,
+/// and there a block that is reported again does no harm.
+pub const SOLVED_MAX: usize = 64;
 /// Marks a free slot; a digest that begins with it is filed under another value.
 const FREE: u64 = 0;
 
@@ -93,6 +99,33 @@ impl Seen {
     }
 }
 
+/// The last blocks among a shard's shares.
+#[derive(Clone, Debug)]
+pub struct Solved {
+    fingerprints: [u64; SOLVED_MAX],
+    oldest: usize,
+}
+
+impl Default for Solved {
+    fn default() -> Self {
+        Self { fingerprints: [FREE; SOLVED_MAX], oldest: 0 }
+    }
+}
+
+impl Solved {
+    /// Notes a block; `false` if it is known already.
+    pub fn insert(&mut self, digest: &Digest) -> bool {
+        // A block's digest ends, not begins, with zeros: its first bytes tell it apart as they do a share's.
+        let fingerprint = fingerprint(digest);
+        if self.fingerprints.contains(&fingerprint) {
+            return false;
+        }
+        self.fingerprints[self.oldest] = fingerprint;
+        self.oldest = (self.oldest + 1) % SOLVED_MAX;
+        true
+    }
+}
+
 /// Slots for `len` shares at the fullest allowed; none for none.
 fn slots_for(len: usize) -> usize {
     if len == 0 { 0 } else { (len * 8).div_ceil(7).next_power_of_two().max(SLOTS_MIN) }
@@ -164,6 +197,18 @@ mod tests {
         }
         assert_eq!(seen.insert(&digest(101), 0, 100), Inserted::Full);
         assert_eq!(seen.insert(&digest(55), 0, 100), Inserted::Duplicate);
+    }
+
+    #[test]
+    fn blocks_are_remembered_until_as_many_came_after() {
+        let mut solved = Solved::default();
+        for value in 1..=SOLVED_MAX as u64 {
+            assert!(solved.insert(&digest(value)));
+            assert!(!solved.insert(&digest(value)));
+        }
+        assert!(!solved.insert(&digest(1)));
+        assert!(solved.insert(&digest(1_000)));
+        assert!(solved.insert(&digest(1)), "the oldest made room");
     }
 
     #[test]

@@ -55,6 +55,7 @@ use self::batch::Batch;
 use self::channel::Channels;
 use self::connection::{Connection, Phase};
 use self::directory::IdLayout;
+use self::duplicates::Solved;
 use self::extranonce::Prefixes;
 use self::fan_out::FanOut;
 use self::jobs::Work;
@@ -77,6 +78,7 @@ pub struct Server {
     prefixes: Prefixes,
     work: Work,
     batch: Batch,
+    solved: Solved,
     fan_out: FanOut,
     connection_timers: Wheel,
     channel_timers: Wheel,
@@ -99,6 +101,7 @@ impl Server {
                 config.job_interval,
             ),
             batch: Batch::default(),
+            solved: Solved::default(),
             fan_out: FanOut::default(),
             connection_timers: Wheel::new(now),
             channel_timers: Wheel::new(now),

@@ -1,6 +1,6 @@
 //! Judging the batch (specification 5.3.13, 5.3.14): hash, compare, answer.
 //!
-//! The block's target is looked at first: a block is reported whatever becomes of the share. Then the target of the job
+//! The block's target is looked at first: a block is reported whatever becomes of the share, and once. Then the target of the job
 //! on its channel, then whether it is new. Errors are sent in order of arrival, then one success per channel. A channel
 //! that was closed meanwhile gets its verdicts counted and nothing said.
 
@@ -101,8 +101,11 @@ impl Server {
         let (ticket, digest) = (&batch.tickets[index], &batch.digests[index]);
         let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
         let verdict = verdict(channel, ticket, digest, self.config.limits.shares_per_tip_max);
-        // A duplicate was reported when it was new.
-        if verdict != Err(ShareError::Duplicate) && ticket.tip.prev_hash.target.is_met_by(digest) {
+        // A duplicate was reported when it was new; a block that is refused as a share is known only as a block.
+        if verdict != Err(ShareError::Duplicate)
+            && ticket.tip.prev_hash.target.is_met_by(digest)
+            && self.solved.insert(digest)
+        {
             let user = self.channels.cold(ticket.channel).map_or(&[][..], |cold| &cold.user_identity);
             let found = solution(ticket, &batch.headers[index], digest, user, batch.worker(ticket));
             self.counters.solutions += 1;
