@@ -6,6 +6,7 @@ mod support;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
+use adit_proto::distribution::Reserve;
 use adit_proto::template::Template;
 use adit_roles::nodes::embedded::{
     Chain, EmbeddedConfig, EmbeddedNode, MempoolLimits, RpcAuth, RpcConfig, TransactionBounds,
@@ -383,10 +384,10 @@ fn a_full_block_keeps_to_signature_operations() {
 #[test]
 fn a_large_mempool_does_not_delay_the_new_tip() {
     let mut config = quick_config(Chain::Regtest);
-    // Blocks with room for some 40 small transactions.
-    config.reserve.weight = 4_000_000 - 40 * 450;
     config.mempool = MempoolLimits { transactions_max: 150, weight_max: 1_000_000 };
     let (mut pool, address, coins) = funded(config, 101);
+    // Blocks with room for some 40 small transactions.
+    pool.want(Reserve { reserved_weight: 4_000_000 - 40 * 450, max_additional_sigops: 400 });
     let wallet = Wallet::new();
     let split = wallet.spend(&coins[..1], &vec![COIN / 10; 200]);
     let bounds = TransactionBounds { fee_rate_max: None, ..TransactionBounds::default() };

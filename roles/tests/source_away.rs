@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use adit_codec::url::PoolUrl;
 use adit_loadgen::miner::{Miner, MinerConfig};
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_roles::config::{Authority, PoolConfig, Settings};
 use adit_roles::keys;
@@ -43,6 +45,14 @@ impl TemplateSource for Line {
 
     fn updates(&self) -> Receiver<SourceUpdate> {
         self.updates.clone()
+    }
+
+    fn want(&self, class: ClassId, reserve: Reserve) {
+        self.node.want(class, reserve);
+    }
+
+    fn unwant(&self, class: ClassId) {
+        self.node.unwant(class);
     }
 
     fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission> {

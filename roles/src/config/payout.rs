@@ -5,15 +5,18 @@
 use std::fmt;
 use std::str::FromStr;
 
+use adit_proto::distribution::Constraints;
 use bitcoin::address::NetworkUnchecked;
 use bitcoin::hex::FromHex;
-use bitcoin::{Address, Network, NetworkKind, ScriptBuf};
+use bitcoin::{Address, Amount, Network, NetworkKind, ScriptBuf, TxOut};
 use miniscript::descriptor::{Descriptor, DescriptorPublicKey, checksum};
 
 /// The longest script that is accepted, in bytes: a bare 3-of-3 multisig has 105, everything else 42 at most.
 const SCRIPT_LEN_MAX: usize = 128;
-/// The most signature operations: templates leave a cost of 400 to the coinbase, 4 for each.
+/// The most signature operations: what other nodes leave to a coinbase if nobody asks, a cost of 400.
 const SIGOPS_MAX: usize = 100;
+/// What consensus counts for a signature operation outside of witnesses (BIP141).
+const SIGOP_COST: usize = 4;
 
 /// A script that is paid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,18 @@ impl Payout {
         };
         check_script(&script)?;
         Ok(Self { script, network })
+    }
+
+    /// What the pool adds to a coinbase: one output that pays this script. A signature operation outside of witnesses
+    /// costs [`SIGOP_COST`].
+    pub fn constraints(&self) -> Constraints {
+        let output = TxOut { value: Amount::ZERO, script_pubkey: self.script.clone() };
+        let bounded = "check_script bounds the script";
+        Constraints {
+            max_additional_size: u32::try_from(output.size()).expect(bounded),
+            max_additional_sigops: u16::try_from(self.script.count_sigops_legacy() * SIGOP_COST)
+                .expect(bounded),
+        }
     }
 }
 

@@ -1,22 +1,35 @@
 //! Template sources: where templates and tips come from, and where solutions go.
 //!
 //! A source owns its connection to a node, or the node itself, on threads of its own. It reports in order over one
-//! bounded channel, and answers every solution exactly once; whoever reads slowly or never holds nothing up (each source
-//! says how). The types follow the Template Distribution Protocol (specification chapter 7), so that a node in the same
+//! bounded channel, and answers every solution exactly once; whoever reads slowly or never holds nothing up ([`feed`]).
+//! The types follow the Template Distribution Protocol (specification chapter 7), so that a node in the same
 //! process, a Bitcoin Core and a remote template provider are the same to the layers above.
+//!
+//! Templates are made for classes of reserve: what they leave to the coinbase's outputs. A pool has one, a template
+//! provider as many as its clients need. Bounds: [`CLASSES_MAX`] classes; templates are kept by each source's own bound
+//! ([`store`]), and a solution of a template that was forgotten is answered as such.
 
 mod block;
 pub mod embedded;
+mod feed;
+mod ids;
+mod store;
 
 use std::fmt;
 use std::sync::Arc;
 
 use adit_hasher::Digest;
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::Receiver;
 
 pub use block::{BlockError, TemplateTransactions, assemble_block, coinbase_txid};
+pub use ids::TemplateIds;
+
+/// Classes of reserve that a source serves at a time; one more is refused.
+pub const CLASSES_MAX: usize = 64;
 
 /// A node that gives templates and takes blocks.
 pub trait TemplateSource: Send + Sync {
@@ -26,6 +39,16 @@ pub trait TemplateSource: Send + Sync {
     /// The source's reports, oldest first. There is one stream: every call returns the same channel, and each report goes
     /// to one reader.
     fn updates(&self) -> Receiver<SourceUpdate>;
+
+    /// Asks for templates that leave this room free. As soon as the node can, and again after each time it was down, a
+    /// future template and the tip that names it are reported for the class; then newer templates when they pay enough
+    /// more, until [`unwant`](Self::unwant). A class that is wanted already gets the new reserve.
+    ///
+    /// Waits for no node; room that cannot be left is answered by [`SourceUpdate::Refused`].
+    fn want(&self, class: ClassId, reserve: Reserve);
+
+    /// Asks for no more templates of a class. Reports that were on their way may still come.
+    fn unwant(&self, class: ClassId);
 
     /// Submits a solution. Exactly one answer comes over the returned channel, whatever happens; if the source ends first,
     /// it is [`Submission::Failed`] or the channel is disconnected, which means the same.
@@ -55,8 +78,20 @@ pub enum SourceUpdate {
         /// What went wrong and, where there is a remedy, what to do.
         reason: String,
     },
-    /// A template or a tip, to be handed to every shard.
-    Template(TemplateUpdate),
+    /// A template or a tip.
+    Template {
+        /// Whose room it leaves free.
+        class: ClassId,
+        /// What is new.
+        update: TemplateUpdate,
+    },
+    /// The node cannot leave the room of a class: no templates come for it.
+    Refused {
+        /// Which.
+        class: ClassId,
+        /// Why, and what to change.
+        reason: String,
+    },
     /// A block joined the best chain, whoever found it.
     BlockConnected {
         /// Its height.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
 use adit_engine::{Engine, EngineConfig, EngineHandle, ShutdownReport};
+use adit_proto::distribution::Reserve;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use tracing::error;
 
@@ -102,6 +103,7 @@ impl Pool {
             hasher: config.hasher,
             limits: config.engine_limits(),
         };
+        let reserve = config.payout.constraints().reserve();
         let public_host = config.settings.pool.public_host.clone();
         let authority = config.authority.public_key();
         let status_interval_s = config.settings.log.status_interval_s;
@@ -130,7 +132,7 @@ impl Pool {
         };
         // From here on a failure drops the pool, which ends and joins what was started.
         pool.start_draining(journal, recovery, on_block)?;
-        pool.start_feeding(stopped, inbox, renewal, status_interval_s)?;
+        pool.start_feeding(reserve, stopped, inbox, renewal, status_interval_s)?;
         Ok(pool)
     }
 
@@ -153,12 +155,14 @@ impl Pool {
 
     fn start_feeding(
         &mut self,
+        reserve: Reserve,
         stopped: Receiver<()>,
         inbox: Receiver<upkeep::Order>,
         renewal: Renewal,
         status_interval_s: u32,
     ) -> Result<(), PoolError> {
         let running = self.running();
+        running.source.want(templates::POOL_CLASS, reserve);
         let feeder = templates::Feeder {
             source: running.source.name().to_owned(),
             updates: running.source.updates(),

@@ -4,10 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use adit_engine::EngineHandle;
+use adit_proto::distribution::server::ClassId;
 use crossbeam::channel::{Receiver, select_biased};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::nodes::SourceUpdate;
+
+/// The class of reserve of the pool's only coinbase.
+pub(super) const POOL_CLASS: ClassId = ClassId(0);
 
 /// What the source last said of the chain.
 #[derive(Debug, Default)]
@@ -65,7 +69,10 @@ impl Feeder {
                     "template source down: the pool goes on serving the last template, blocks wait in the journal"
                 );
             }
-            SourceUpdate::Template(update) => self.engine.send_template(update),
+            SourceUpdate::Template { update, .. } => self.engine.send_template(update),
+            SourceUpdate::Refused { reason, .. } => {
+                error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
+            }
             SourceUpdate::BlockConnected { height, hash, .. } => {
                 self.chain.height.store(height, Ordering::Relaxed);
                 debug!(height, %hash, "new tip");

@@ -14,6 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_hasher::{BatchHash, Digest, Hasher, HeaderBytes, Target, merkle_root_from_path};
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 use adit_roles::nodes::embedded::{Chain, EmbeddedConfig, EmbeddedNode};
@@ -88,6 +90,9 @@ pub fn unsigned(from: &[(OutPoint, u64)], output: Vec<TxOut>) -> Transaction {
     }
 }
 
+/// The only class of these pools.
+const CLASS: ClassId = ClassId(7);
+
 /// What a pool knows of a source: the newest templates and the tip.
 pub struct Pool {
     pub source: EmbeddedNode,
@@ -114,8 +119,16 @@ impl Pool {
             reports: Vec::new(),
             extranonce: 0,
         };
-        pool.wait_for(|pool| pool.tip.is_some());
+        pool.want(Reserve { reserved_weight: 8_000, max_additional_sigops: 400 });
         pool
+    }
+
+    /// Asks for templates with this reserve, and waits for the first.
+    pub fn want(&mut self, reserve: Reserve) {
+        self.poll();
+        self.tip = None;
+        self.source.want(CLASS, reserve);
+        self.wait_for(|pool| pool.tip.is_some());
     }
 
     pub fn at(chain: Chain, directory: &Path) -> Self {
@@ -133,7 +146,7 @@ impl Pool {
 
     fn handle(&mut self, update: SourceUpdate) {
         match &update {
-            SourceUpdate::Template(TemplateUpdate::NewTemplate(template)) => {
+            SourceUpdate::Template { update: TemplateUpdate::NewTemplate(template), .. } => {
                 if let Some(last) = self.templates.last() {
                     assert!(template.template_id > last.template_id, "template ids rise");
                 }
@@ -143,7 +156,7 @@ impl Pool {
                     self.active = Some(template.clone());
                 }
             }
-            SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(tip)) => {
+            SourceUpdate::Template { update: TemplateUpdate::SetNewPrevHash(tip), .. } => {
                 let named = self.templates.iter().find(|template| template.template_id == tip.template_id);
                 let named = named.expect("a tip activates a template that was announced");
                 assert!(named.future_template);

@@ -12,14 +12,12 @@
 
 mod admission;
 mod coins;
-mod feed;
 mod kernel;
 mod mempool;
 mod node;
 mod rpc;
 mod rules;
 mod selection;
-mod store;
 mod template;
 
 use std::fmt;
@@ -29,21 +27,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use bitcoin::Txid;
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use self::feed::Feed;
 use self::node::{Command, Node, Submit, Submitted};
 use self::rpc::RpcServer;
-use self::store::TemplateStore;
+use super::feed::Feed;
+use super::store::TemplateStore;
 use super::{SourceUpdate, Submission, TemplateSource, TemplateTransactions};
 
 pub use admission::TransactionRefusal;
 pub use mempool::MempoolLimits;
 pub use rpc::{RpcAuth, RpcConfig};
 pub use rules::Chain;
-pub use template::Reserve;
 
 /// Solutions that wait for the node's thread.
 pub const SOLUTIONS_MAX: usize = 1_024;
@@ -59,8 +58,6 @@ pub struct EmbeddedConfig {
     pub data_dir: Option<PathBuf>,
     /// Bounds of the mempool.
     pub mempool: MempoolLimits,
-    /// What templates leave to the coinbase.
-    pub reserve: Reserve,
     /// The least time between two templates for one tip; 1 s by default. A template costs a job for every miner.
     pub template_interval: Duration,
     /// Fees that a new template for the same tip must add, in satoshis; 1,000 by default.
@@ -79,7 +76,6 @@ impl EmbeddedConfig {
             chain,
             data_dir: None,
             mempool: MempoolLimits::default(),
-            reserve: Reserve::default(),
             template_interval: Duration::from_secs(1),
             fee_delta_sat: 1_000,
             prepare_next: false,
@@ -287,6 +283,15 @@ impl TemplateSource for EmbeddedNode {
 
     fn updates(&self) -> Receiver<SourceUpdate> {
         self.updates.clone()
+    }
+
+    fn want(&self, class: ClassId, reserve: Reserve) {
+        // A node that has stopped has said so.
+        let _ = self.link.commands.send(Command::Run(Box::new(move |node| node.want(class, reserve))));
+    }
+
+    fn unwant(&self, class: ClassId) {
+        let _ = self.link.commands.send(Command::Run(Box::new(move |node| node.unwant(class))));
     }
 
     fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission> {

@@ -6,9 +6,12 @@
 //! ([`QUICK_COUNT_MAX`]), and otherwise with an empty template, the full one following as soon as the indices are up to
 //! date. So the time to the announcement does not grow with the mempool.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_proto::template::{Template, TemplateUpdate};
 use bitcoin::consensus::{deserialize, serialize};
@@ -19,13 +22,15 @@ use crossbeam::select;
 use super::EmbeddedConfig;
 use super::admission::{self, TransactionRefusal, View};
 use super::coins::Coins;
-use super::feed::Feed;
 use super::kernel::{BlockVerdict, ChainEvent, Kernel, KernelFault, Tip};
 use super::mempool::{Checked, Mempool};
-use super::selection::{Selection, select};
-use super::store::TemplateStore;
+use super::selection::{Room, Selection, select};
 use super::template;
-use crate::nodes::{SourceUpdate, Submission, TemplateTransactions, assemble_block};
+use crate::nodes::feed::Feed;
+use crate::nodes::store::TemplateStore;
+use crate::nodes::{
+    CLASSES_MAX, SourceUpdate, Submission, TemplateIds, TemplateTransactions, assemble_block,
+};
 
 /// Up to this many waiting transactions a new tip is announced with its full template at once.
 const QUICK_COUNT_MAX: usize = 64;
@@ -63,6 +68,14 @@ pub(super) struct Node {
     store: TemplateStore,
     feed: Feed,
     ids: TemplateIds,
+    classes: BTreeMap<ClassId, Class>,
+    fault: Option<String>,
+}
+
+/// A class of reserve: what its templates leave free, and which it has.
+struct Class {
+    reserve: Reserve,
+    room: Room,
     /// The empty template of the height after the next block, where it was announced in advance.
     prepared: Option<(u32, Arc<Template>)>,
     /// Fees of the newest template for the tip.
@@ -70,22 +83,6 @@ pub(super) struct Node {
     /// Whether the mempool changed since the newest template.
     changed: bool,
     announced: Instant,
-    fault: Option<String>,
-}
-
-/// Template ids: microseconds since 1970, pushed up where the clock does not rise. As ids are given out far slower than one
-/// a microsecond, a restart goes on above what was given out before, unless the clock was set back meanwhile.
-#[derive(Debug, Default)]
-struct TemplateIds {
-    last: u64,
-}
-
-impl TemplateIds {
-    fn next(&mut self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last = u64::try_from(now.as_micros()).unwrap_or(u64::MAX).max(self.last + 1);
-        self.last
-    }
 }
 
 fn now_unix() -> u32 {
@@ -113,18 +110,42 @@ impl Node {
             store,
             feed,
             ids: TemplateIds::default(),
-            prepared: None,
-            fees_sat: 0,
-            changed: false,
-            announced: Instant::now(),
+            classes: BTreeMap::new(),
             fault: None,
         };
         let (height, hash) = (node.tip.last.height, node.tip.hash);
         tracing::info!(chain = node.config.chain.name(), height, %hash, coins = node.coins.len(), "embedded node opened");
+        node.store.begin_tip();
         node.feed.report(SourceUpdate::Up);
-        node.announce_tip(true);
-        node.prepare_next();
         Ok(node)
+    }
+
+    /// Begins a class, or gives it another reserve.
+    pub(super) fn want(&mut self, id: ClassId, reserve: Reserve) {
+        if self.classes.get(&id).is_some_and(|class| class.reserve == reserve) {
+            return;
+        }
+        let reason = match template::room(reserve) {
+            Some(room) if self.classes.contains_key(&id) || self.classes.len() < CLASSES_MAX => {
+                let (prepared, announced) = (None, Instant::now());
+                let class = Class { reserve, room, prepared, fees_sat: 0, changed: false, announced };
+                self.classes.insert(id, class);
+                self.announce_tip(id, true);
+                return self.prepare_next(id);
+            }
+            Some(_) => format!("{CLASSES_MAX} classes of reserve are served already"),
+            None => format!(
+                "a reserve of {} weight units and {} sigops leaves no room for a block",
+                reserve.reserved_weight, reserve.max_additional_sigops
+            ),
+        };
+        self.classes.remove(&id);
+        self.feed.report(SourceUpdate::Refused { class: id, reason });
+    }
+
+    /// Ends a class.
+    pub(super) fn unwant(&mut self, id: ClassId) {
+        self.classes.remove(&id);
     }
 
     /// Serves until it is told to stop, or until nobody is left who could.
@@ -144,7 +165,7 @@ impl Node {
                 },
                 default(self.next_timeout()) => {}
             }
-            self.refresh_template();
+            self.refresh_templates();
             self.feed.flush();
         }
         for submit in solutions.try_iter() {
@@ -153,10 +174,11 @@ impl Node {
     }
 
     fn next_timeout(&self) -> Duration {
-        let refresh = match self.changed {
-            true => self.config.template_interval.saturating_sub(self.announced.elapsed()),
-            false => IDLE_MAX,
-        };
+        let changed = self.classes.values().filter(|class| class.changed);
+        let refresh = changed
+            .map(|class| self.config.template_interval.saturating_sub(class.announced.elapsed()))
+            .min()
+            .unwrap_or(IDLE_MAX);
         if self.feed.is_blocked() { refresh.min(FEED_RETRY) } else { refresh.min(IDLE_MAX) }
     }
 
@@ -221,21 +243,31 @@ impl Node {
             return;
         }
         self.tip = self.kernel.tip();
+        self.store.begin_tip();
         let next_height = self.tip.last.height + 1;
-        let is_prepared = self.prepared.as_ref().is_some_and(|(height, _)| *height == next_height);
-        let empty_first = is_prepared || self.mempool.len() > QUICK_COUNT_MAX;
-        if empty_first {
-            self.announce_tip(false);
+        let is_large = self.mempool.len() > QUICK_COUNT_MAX;
+        let (empty_first, full_first): (Vec<_>, Vec<_>) = self.classes.iter().partition(|(_, class)| {
+            is_large || class.prepared.as_ref().is_some_and(|(height, _)| *height == next_height)
+        });
+        let ids =
+            |classes: Vec<(&ClassId, &Class)>| classes.into_iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let (empty_first, full_first) = (ids(empty_first), ids(full_first));
+        for id in &empty_first {
+            self.announce_tip(*id, false);
         }
         if let Err(KernelFault(reason)) = self.apply(&events) {
             self.rebuild(&reason);
         }
-        if !empty_first {
-            self.announce_tip(true);
-        } else if self.mempool.len() > 0 {
-            self.announce_full();
+        for id in full_first {
+            self.announce_tip(id, true);
+            self.prepare_next(id);
         }
-        self.prepare_next();
+        for id in empty_first {
+            if self.mempool.len() > 0 {
+                self.announce_template(id, true, false);
+            }
+            self.prepare_next(id);
+        }
         for event in events {
             let ChainEvent { connected, height, hash, block } = event;
             self.feed.report(match connected {
@@ -297,66 +329,75 @@ impl Node {
         }
     }
 
-    /// Announces the present tip with a future template and its activation.
-    fn announce_tip(&mut self, full: bool) {
-        self.store.begin_tip();
+    /// Announces the present tip to a class with a future template and its activation.
+    fn announce_tip(&mut self, id: ClassId, full: bool) {
         let height = self.tip.last.height + 1;
-        let prepared = self.prepared.take().filter(|(of, _)| *of == height && !full);
+        let Some(class) = self.classes.get_mut(&id) else { return };
+        let prepared = class.prepared.take().filter(|(of, _)| *of == height && !full);
         let template = match prepared {
             Some((_, template)) => {
-                self.fees_sat = 0;
-                template
+                class.fees_sat = 0;
+                Some(template)
             }
-            None => self.announce_template(full, true),
+            None => self.announce_template(id, full, true),
         };
+        let Some(template) = template else { return };
         let nbits = self.kernel.next_nbits(&self.tip);
         let tip = template::prev_hash(self.config.chain, &self.tip, nbits, template.template_id, now_unix());
-        self.feed.report(SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(Arc::new(tip))));
+        self.report(id, TemplateUpdate::SetNewPrevHash(Arc::new(tip)));
     }
 
-    /// Announces a template with the best transactions for the present tip.
-    fn announce_full(&mut self) {
-        self.announce_template(true, false);
-    }
-
-    fn announce_template(&mut self, full: bool, future: bool) -> Arc<Template> {
+    /// Announces a template for the present tip, with the best transactions or none; `None` if there is no such class.
+    fn announce_template(&mut self, id: ClassId, full: bool, future: bool) -> Option<Arc<Template>> {
+        let class = self.classes.get_mut(&id)?;
         let selection = match full {
-            true => select(&self.mempool, self.config.reserve.room()),
+            true => select(&self.mempool, class.room),
             false => Selection::default(),
         };
-        let (template_id, height) = (self.ids.next(), self.tip.last.height + 1);
+        let (template_id, height) = (self.ids.next_id(), self.tip.last.height + 1);
         let template = Arc::new(template::build(self.config.chain, height, template_id, future, &selection));
-        self.fees_sat = selection.fees_sat;
+        class.fees_sat = selection.fees_sat;
+        class.changed &= !full;
+        class.announced = Instant::now();
         let raws = selection.entries.iter().map(|entry| entry.raw.clone());
         self.store.insert(template_id, TemplateTransactions::new(raws));
-        self.changed &= !full;
-        self.announced = Instant::now();
-        self.feed.report(SourceUpdate::Template(TemplateUpdate::NewTemplate(template.clone())));
-        template
+        self.report(id, TemplateUpdate::NewTemplate(template.clone()));
+        Some(template)
     }
 
     /// Announces the empty template of the height after the next block, if the configuration asks for it.
-    fn prepare_next(&mut self) {
-        if !self.config.prepare_next {
-            return;
-        }
-        let (template_id, height) = (self.ids.next(), self.tip.last.height + 2);
+    fn prepare_next(&mut self, id: ClassId) {
+        let Some(class) = self.classes.get_mut(&id).filter(|_| self.config.prepare_next) else { return };
+        let (template_id, height) = (self.ids.next_id(), self.tip.last.height + 2);
         let template = template::build(self.config.chain, height, template_id, true, &Selection::default());
         let template = Arc::new(template);
         self.store.insert(template_id, TemplateTransactions::default());
-        self.prepared = Some((height, template.clone()));
-        self.feed.report(SourceUpdate::Template(TemplateUpdate::NewTemplate(template)));
+        class.prepared = Some((height, template.clone()));
+        self.report(id, TemplateUpdate::NewTemplate(template));
     }
 
-    /// Announces a better template for the tip if enough fees came and the last one is old enough.
-    fn refresh_template(&mut self) {
-        if !self.changed || self.announced.elapsed() < self.config.template_interval || self.fault.is_some() {
+    fn report(&mut self, class: ClassId, update: TemplateUpdate) {
+        self.feed.report(SourceUpdate::Template { class, update });
+    }
+
+    /// Announces better templates for the tip where enough fees came and the last one is old enough.
+    fn refresh_templates(&mut self) {
+        if self.fault.is_some() {
             return;
         }
-        self.changed = false;
-        let selection = select(&self.mempool, self.config.reserve.room());
-        if selection.fees_sat >= self.fees_sat.saturating_add(self.config.fee_delta_sat) {
-            self.announce_full();
+        let (interval, fee_delta_sat) = (self.config.template_interval, self.config.fee_delta_sat);
+        let mut better = Vec::new();
+        for (id, class) in &mut self.classes {
+            if class.changed && class.announced.elapsed() >= interval {
+                class.changed = false;
+                let fees_sat = select(&self.mempool, class.room).fees_sat;
+                if fees_sat >= class.fees_sat.saturating_add(fee_delta_sat) {
+                    better.push(*id);
+                }
+            }
+        }
+        for id in better {
+            self.announce_template(id, true, false);
         }
     }
 
@@ -382,7 +423,7 @@ impl Node {
             return Err(TransactionRefusal::MissingInputs);
         }
         self.mempool.insert(again, raw)?;
-        self.changed = true;
+        self.classes.values_mut().for_each(|class| class.changed = true);
         Ok(())
     }
 }

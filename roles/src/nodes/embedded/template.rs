@@ -1,6 +1,7 @@
 //! From the tip and a selection to a template.
 
 use adit_hasher::{Digest, Target, merkle_path, merkle_root};
+use adit_proto::distribution::Reserve;
 use adit_proto::template::{PrevHash, Template};
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
@@ -25,29 +26,12 @@ const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// The coinbase's witness: the commitment covers these 32 bytes.
 const WITNESS_RESERVED: [u8; 32] = [0; 32];
 
-/// What a template leaves to the coinbase, the header and the transaction count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserve {
-    /// Weight units; 8,000 by default, which a scriptSig of 100 bytes and some 50 outputs do not fill.
-    pub weight: u64,
-    /// Cost of the signature operations in the coinbase's outputs; 400 by default (each plain one costs 4).
-    pub sigops: u64,
-}
-
-impl Default for Reserve {
-    fn default() -> Self {
-        Self { weight: 8_000, sigops: 400 }
-    }
-}
-
-impl Reserve {
-    /// What the transactions may take.
-    pub(super) fn room(&self) -> Room {
-        Room {
-            weight: BLOCK_WEIGHT_MAX.saturating_sub(self.weight),
-            sigops: BLOCK_SIGOPS_MAX.saturating_sub(self.sigops),
-        }
-    }
+/// What the transactions may take; `None` if there is nothing left for them.
+pub(super) fn room(reserve: Reserve) -> Option<Room> {
+    Some(Room {
+        weight: BLOCK_WEIGHT_MAX.checked_sub(reserve.reserved_weight).filter(|weight| *weight > 0)?,
+        sigops: BLOCK_SIGOPS_MAX.checked_sub(u64::from(reserve.max_additional_sigops))?,
+    })
 }
 
 /// A template for the block at `height` with the selected transactions. An empty selection depends on nothing but the

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use adit_hasher::Target;
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use crossbeam::channel::Sender;
 
 use super::*;
@@ -27,6 +29,10 @@ impl TemplateSource for Script {
     fn updates(&self) -> Receiver<SourceUpdate> {
         crossbeam::channel::never()
     }
+
+    fn want(&self, _: ClassId, _: Reserve) {}
+
+    fn unwant(&self, _: ClassId) {}
 
     fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission> {
         self.submitted.lock().unwrap().push(solution.digest);

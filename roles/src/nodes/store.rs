@@ -1,16 +1,17 @@
 //! The transactions of the templates that may still be solved.
 //!
-//! Shared between the node's thread, which writes, and whoever assembles a block; held only to look up or to insert.
+//! Shared between a source's thread, which writes, and whoever assembles a block; held only to look up or to insert.
 //! Bounds: all templates of the present tip up to [`PER_TIP_MAX`], the oldest making room, and those of the
-//! [`EARLIER_TIPS`] tips before. Transactions are shared with the mempool, so a template costs a pointer for each.
+//! [`EARLIER_TIPS`] tips before. Transactions are shared between templates, so that one
+//! costs a pointer for each.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::nodes::TemplateTransactions;
 
-/// Templates kept for one tip.
-const PER_TIP_MAX: usize = 128;
+/// Templates kept for one tip, of all classes.
+const PER_TIP_MAX: usize = 512;
 /// Tips before the present one whose templates are kept.
 const EARLIER_TIPS: u64 = 2;
 

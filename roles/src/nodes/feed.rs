@@ -1,7 +1,7 @@
-//! The stream of reports to whoever reads it.
+//! A source's stream of reports to whoever reads it.
 //!
-//! The node never waits for its reader: what the bounded channel does not take waits here, and when a tip comes, templates
-//! and tips that wait are dropped, as nobody can use them any more. What remains is bounded: at [`BACKLOG_MAX`] the oldest
+//! The source never waits for its reader: what the bounded channel does not take waits here, and when a tip comes, templates
+//! and tips of its class that wait are dropped, as nobody can use them any more. What remains is bounded: at [`BACKLOG_MAX`] the oldest
 //! report goes, which is counted and logged.
 
 use std::collections::VecDeque;
@@ -31,12 +31,14 @@ impl Feed {
 
     /// Reports, after everything that waits.
     pub(super) fn report(&mut self, update: SourceUpdate) {
-        if let SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(tip)) = &update {
+        if let SourceUpdate::Template { class: of, update: TemplateUpdate::SetNewPrevHash(tip) } = &update {
             // All but the template that this tip activates.
             let activated = tip.template_id;
             self.backlog.retain(|waiting| match waiting {
-                SourceUpdate::Template(TemplateUpdate::NewTemplate(it)) => it.template_id == activated,
-                SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(_)) => false,
+                SourceUpdate::Template { class, update } if class == of => match update {
+                    TemplateUpdate::NewTemplate(template) => template.template_id == activated,
+                    TemplateUpdate::SetNewPrevHash(_) => false,
+                },
                 _ => true,
             });
         }
@@ -44,7 +46,7 @@ impl Feed {
             self.backlog.pop_front();
             self.dropped += 1;
             if self.dropped.is_power_of_two() {
-                tracing::warn!(dropped = self.dropped, "nobody reads the reports of the embedded node");
+                tracing::warn!(dropped = self.dropped, "nobody reads the reports of the template source");
             }
         }
         self.backlog.push_back(update);
@@ -75,17 +77,17 @@ impl Feed {
 mod tests {
     use super::*;
     use adit_hasher::{Digest, Target};
+    use adit_proto::distribution::server::ClassId;
     use adit_proto::template::PrevHash;
     use std::sync::Arc;
 
-    fn tip(template_id: u64) -> SourceUpdate {
-        SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(Arc::new(PrevHash {
-            template_id,
-            prev_hash: [0; 32],
-            header_timestamp: 0,
-            nbits: 0,
-            target: Target::MAX,
-        })))
+    fn tip(class: u64, template_id: u64) -> SourceUpdate {
+        let tip =
+            PrevHash { template_id, prev_hash: [0; 32], header_timestamp: 0, nbits: 0, target: Target::MAX };
+        SourceUpdate::Template {
+            class: ClassId(class),
+            update: TemplateUpdate::SetNewPrevHash(Arc::new(tip)),
+        }
     }
 
     #[test]
@@ -94,16 +96,18 @@ mod tests {
         let blocks = CHANNEL_LEN as u32 + 100;
         for height in 0..blocks {
             feed.report(SourceUpdate::BlockConnected { height, hash: Digest([0; 32]), reward_sat: 0 });
-            feed.report(tip(u64::from(height)));
+            feed.report(tip(height as u64 % 2, u64::from(height)));
         }
         assert!(feed.is_blocked());
         let mut heights = Vec::new();
-        let mut last_tip = 0;
+        let mut last_tips = [0; 2];
         loop {
             for update in receiver.try_iter() {
                 match update {
                     SourceUpdate::BlockConnected { height, .. } => heights.push(height),
-                    SourceUpdate::Template(TemplateUpdate::SetNewPrevHash(tip)) => last_tip = tip.template_id,
+                    SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip) } => {
+                        last_tips[class.0 as usize] = tip.template_id;
+                    }
                     other => panic!("{other:?}"),
                 }
             }
@@ -113,7 +117,7 @@ mod tests {
             feed.flush();
         }
         assert_eq!(heights, (0..blocks).collect::<Vec<_>>());
-        assert_eq!(last_tip, u64::from(blocks) - 1);
+        assert_eq!(last_tips.map(|id| u64::from(blocks) - id), [2, 1]);
     }
 
     #[test]
