@@ -9,15 +9,14 @@ SHELL := /bin/bash
 
 export ADIT_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/adit
 export CARGO_TARGET_DIR ?= $(ADIT_CACHE)/target
-# Bitcoin Core's sources are compiled once, whatever the profile that asks for them.
-ifneq ($(shell command -v ccache),)
+# Bitcoin Core's sources are compiled once, whatever the profile that asks for them. Set also where ccache is yet to be
+# installed: a build whose variables change with the second command compiles everything twice.
 export CMAKE_C_COMPILER_LAUNCHER ?= ccache
 export CMAKE_CXX_COMPILER_LAUNCHER ?= ccache
 export CCACHE_DIR ?= $(ADIT_CACHE)/ccache
 # Debug information would tie an object to its build folder: paths are kept relative to it.
 export CCACHE_BASEDIR ?= $(CARGO_TARGET_DIR)
 export CCACHE_NOHASHDIR ?= true
-endif
 
 .PHONY: help run build test lint doc fixtures prerequisites fuzz bench clean-cache
 
