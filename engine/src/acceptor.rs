@@ -57,7 +57,7 @@ impl Addresses {
 }
 
 /// What counts as one address: an IPv4 address, or the /64 that one IPv6 subscriber has.
-fn address_block(address: IpAddr) -> IpAddr {
+pub(crate) fn address_block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
         address => address,

@@ -17,7 +17,7 @@ pub struct EngineLimits {
     /// Connections from one IPv4 address, or from one /64 of IPv6; 5,000 by default, because farms share an address.
     pub connections_per_address_max: u32,
     /// Handshakes begun per second; 6,000 by default. Each costs about 90 us of a core, so this is what strangers can take
-    /// from the cores.
+    /// from the cores. Addresses take turns, in the sense of `connections_per_address_max`.
     pub handshakes_per_second_max: u32,
     /// From the connection to the last byte of the first act; 10 s by default.
     pub handshake_timeout: Duration,

@@ -10,6 +10,7 @@ use adit_proto::Instant;
 
 use super::connection::Stage;
 use super::core::{Core, Effect};
+use crate::acceptor::address_block;
 use crate::counters::Counter;
 use crate::end::EndReason;
 use crate::log::{LineKind, LogEvent};
@@ -29,7 +30,13 @@ impl<H: BatchHash> Core<H> {
                 let stage = std::mem::replace(&mut connection.stage, Stage::Closing);
                 if let Stage::Handshake(act1) = stage {
                     connection.stage = Stage::Queued(act1);
-                    self.handshakes.push(socket, connection.serial);
+                    let (serial, address) = (connection.serial, address_block(connection.peer.ip()));
+                    let connections = &self.connections;
+                    self.handshakes.push(address, socket, serial, |socket, serial| {
+                        connections[socket.index()].as_ref().is_some_and(|connection| {
+                            connection.serial == serial && matches!(connection.stage, Stage::Queued(_))
+                        })
+                    });
                 }
             }
             Err(super::connection::TooLong) => self.end(socket, EndReason::HandshakeTooLong),

@@ -112,6 +112,10 @@ pub struct World {
 impl World {
     pub fn new(connections: usize) -> Self {
         let limits = EngineLimits { handshakes_per_second_max: u32::MAX, ..EngineLimits::default() };
+        Self::with_limits(connections, limits)
+    }
+
+    pub fn with_limits(connections: usize, limits: EngineLimits) -> Self {
         let shard = Detached::new(server_config(), Hasher::detect(), limits, identity(), Instant::ZERO);
         let mut world = Self { shard, clients: Vec::with_capacity(connections), clock: 1 };
         let (template, tip) = work(1);
@@ -123,13 +127,19 @@ impl World {
         world
     }
 
-    /// Adds a connection with these flags of SetupConnection and so many standard channels.
-    pub fn join(&mut self, socket: SocketId, flags: u32, channels: usize) {
-        self.shard.connect(socket, "192.0.2.1:1".parse().expect("an address"));
+    /// Adds a connection of `peer` and sends the first act of its handshake.
+    pub fn begin(&mut self, socket: SocketId, peer: &str) -> Initiator {
+        self.shard.connect(socket, peer.parse().expect("an address"));
         let mut seed = [3; 64];
         seed[..4].copy_from_slice(&(socket.0 + 1).to_le_bytes());
         let (initiator, mut act1) = Initiator::new(EphemeralKey::new(&seed).expect("in range"));
         self.shard.core.handle_received(socket, &mut act1);
+        initiator
+    }
+
+    /// Adds a connection with these flags of SetupConnection and so many standard channels.
+    pub fn join(&mut self, socket: SocketId, flags: u32, channels: usize) {
+        let initiator = self.begin(socket, "192.0.2.1:1");
         self.next_tick();
         while !self.shard.core.poll_handshakes(1) {
             self.next_tick();

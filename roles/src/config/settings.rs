@@ -276,7 +276,7 @@ settings! {
         /// Connections from one IPv4 address, or from one /64 of IPv6. Large farms behind one address need more.
         connections_per_address_max: u32 = EngineLimits::default().connections_per_address_max, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "connections", cost "one address can take this share of `connections_max`";
-        /// Handshakes in a second, in all. Others wait for their turn, first come, first served.
+        /// Handshakes in a second, in all. Others wait; addresses take turns.
         handshakes_per_second_max: u32 = EngineLimits::default().handshakes_per_second_max, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
             unit "handshakes per second", cost "each takes about 90 us of a CPU, so this is what strangers can take";
         /// From the connection to the last byte of the client's part of the handshake.
