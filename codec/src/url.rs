@@ -91,6 +91,26 @@ impl FromStr for PoolUrl {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
+        let ServerUrl { host, port, authority } = text.parse()?;
+        Ok(Self { host, port, authority: authority.ok_or(UrlError::KeyMissing)? })
+    }
+}
+
+/// Where a server listens, and who vouches for it, where that is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerUrl {
+    /// As [`PoolUrl::host`].
+    pub host: String,
+    /// TCP port; never 0.
+    pub port: u16,
+    /// The key that signs the server's certificate; without it nobody can tell who answers.
+    pub authority: Option<AuthorityPublicKey>,
+}
+
+impl FromStr for ServerUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
         if text.len() > URL_LEN_MAX {
             return Err(UrlError::TooLong { len: text.len() });
         }
@@ -100,10 +120,7 @@ impl FromStr for PoolUrl {
         }
         let (address, key) = rest.split_once('/').unwrap_or((rest, ""));
         let (host, port) = parse_address(address)?;
-        if key.is_empty() {
-            return Err(UrlError::KeyMissing);
-        }
-        let authority = key.parse().map_err(UrlError::Key)?;
+        let authority = if key.is_empty() { None } else { Some(key.parse().map_err(UrlError::Key)?) };
         Ok(Self { host, port, authority })
     }
 }

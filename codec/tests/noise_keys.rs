@@ -7,7 +7,7 @@ use adit_codec::{
         AuthorityPublicKey, AuthoritySecretKey, CERTIFICATE_LEN, Certificate, CertificateError, KeyError,
         StaticKeyPair, StaticPublicKey,
     },
-    url::{PoolUrl, UrlError},
+    url::{PoolUrl, ServerUrl, UrlError},
 };
 
 /// Spec 4.7.1.
@@ -178,6 +178,18 @@ fn pool_urls_read_and_print() {
         assert_eq!(url.to_string().parse(), Ok(url));
     }
     assert!(format!("STRATUM2+TCP://a:1/{SPEC_KEY}").parse::<PoolUrl>().is_ok());
+}
+
+#[test]
+fn a_server_can_be_named_without_its_key() {
+    let server: ServerUrl = format!("stratum2+tcp://[::1]:8442/{SPEC_KEY}").parse().unwrap();
+    assert_eq!((server.host.as_str(), server.port, server.authority), ("::1", 8442, public(SPEC_KEY).ok()));
+    for text in ["stratum2+tcp://a:1", "stratum2+tcp://a:1/"] {
+        let server: ServerUrl = text.parse().unwrap();
+        assert_eq!(server, ServerUrl { host: "a".to_owned(), port: 1, authority: None });
+        assert_eq!(text.parse::<PoolUrl>(), Err(UrlError::KeyMissing));
+    }
+    assert!(matches!("stratum2+tcp://a:1/x".parse::<ServerUrl>(), Err(UrlError::Key(_))));
 }
 
 #[test]

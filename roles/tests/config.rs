@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use adit_roles::config::{self, FIELDS, PoolConfig, Presence, Settings, reference};
+use adit_roles::config::{self, Chain, FIELDS, Field, Kind, PoolConfig, Presence, Settings, reference};
 
 /// An authority key's file beside the configuration.
 const AUTHORITY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n\n";
@@ -167,6 +167,72 @@ fn keys_must_fit_each_other() {
 }
 
 #[test]
+fn a_template_source_is_a_section_or_a_list_of_them() {
+    let place = Place::new();
+    for header in ["[template_source]", "[[template_source]]"] {
+        let config = place.load(&with(&format!("{header}\nchain = \"signet\"\nname = \"here\"")));
+        assert_eq!(config.settings.source_names(), ["here"]);
+        assert_eq!(config.settings.chain(), Chain::Signet);
+    }
+    let reading = config::read(&with(
+        "[[template_source]]\n[[template_source]]\nchain = \"main\"\n[[template_source]]",
+    ));
+    assert_eq!(reading.problems, []);
+    let chains: Vec<_> = reading.settings.template_source.iter().map(|source| source.chain).collect();
+    assert_eq!(chains, [Chain::Regtest, Chain::Main, Chain::Regtest]);
+    assert_eq!(reading.lines.of_table("template_source", 1, "chain"), Some(7));
+
+    assert_eq!(
+        place.errors(&format!("template_source = []\n{SOUND}")),
+        "pool.toml:1: template_source: an empty list; leave it out, or write [[template_source]]"
+    );
+    assert_eq!(
+        place.errors(&format!("template_source = [1]\n{SOUND}")),
+        "pool.toml:1: template_source is a list of sections: write [[template_source]] on a line before each"
+    );
+    assert_eq!(
+        place.errors(&with(&"[[template_source]]\n".repeat(9))).lines().next().unwrap(),
+        "pool.toml:13: [[template_source]]: number 9, at most 8 are taken"
+    );
+    assert_eq!(
+        place.errors(&with("[[jobs]]")),
+        "pool.toml:5: jobs is a section: write [jobs] on a line of its own"
+    );
+}
+
+#[test]
+fn template_sources_keep_to_their_kind_and_to_one_chain() {
+    let place = Place::new();
+    for (lines, expected) in [
+        (
+            "[template_source]\nsocket = \"node.sock\"",
+            "pool.toml:6: [template_source] socket: no setting of kind \"embedded\": it belongs to \"core-ipc\"",
+        ),
+        (
+            "[template_source]\nchain = \"main\"",
+            "pool.toml:6: [template_source] chain: the embedded node has no network, so it cannot follow main: use \"regtest\" or \"signet\", or another kind",
+        ),
+        (
+            "[template_source]\ncokie_file = \"x\"",
+            "pool.toml:6: [template_source] cokie_file: no such key; did you mean cookie_file?",
+        ),
+    ] {
+        assert_eq!(place.errors(&with(lines)), expected);
+    }
+    let errors = place.errors(&with(
+        "[[template_source]]\nname = \"a\"\n[[template_source]]\nname = \"a\"\nchain = \"signet\"\nrpc_user = \"x\"",
+    ));
+    for expected in [
+        "pool.toml:8: [[template_source]] number 2: name: \"a\" is the name of an earlier source",
+        "pool.toml:9: [[template_source]] number 2: chain: signet, but the first source is on regtest",
+        "pool.toml:10: [[template_source]] number 2: rpc_user: set, but rpc_listen is not",
+        "pool.toml: [[template_source]] number 2: kind: a second embedded node",
+    ] {
+        assert!(errors.contains(expected), "{expected} is not in\n{errors}");
+    }
+}
+
+#[test]
 fn what_is_allowed_but_unwise_is_warned_of() {
     let config = Place::new().load(&with("[vardiff]\nshares_per_minute = 6000"));
     assert_eq!(config.warnings.len(), 1);
@@ -224,16 +290,25 @@ fn the_reference_is_the_committed_one() {
     assert!(committed == reference::markdown(), "run `adit config reference > docs/configuration.md`");
 }
 
+/// Every key that some kind of template source has.
+fn usable() -> impl Iterator<Item = &'static Field> {
+    let kind = config::field("template_source", "kind").unwrap().kind;
+    let Kind::Choice(kinds) = kind else { panic!("{kind}") };
+    FIELDS
+        .iter()
+        .filter(|field| field.only_for.is_empty() || field.only_for.iter().any(|of| kinds.contains(of)))
+}
+
 #[test]
 fn the_example_has_every_key_and_says_the_defaults() {
     let example = reference::example();
     let reading = config::read(&example);
     assert_eq!(reading.problems, []);
-    for field in FIELDS {
+    for field in usable() {
         let set = reading.lines.of(field.section, field.key).is_some();
         let commented = example.lines().any(|line| line.starts_with(&format!("#{} = ", field.key)));
         assert!(set != commented, "[{}] {}", field.section, field.key);
-        let (found, default) = ((field.show)(&reading.settings), (field.show)(&Settings::default()));
+        let (found, default) = ((field.show)(&reading.settings, 0), (field.show)(&Settings::default(), 0));
         if set && field.presence == Presence::Default {
             assert_eq!(found, default, "[{}] {}", field.section, field.key);
         }
@@ -256,7 +331,7 @@ fn the_examples_of_optional_keys_are_sound_too() {
         .collect();
     let reading = config::read(&all);
     assert_eq!(reading.problems, []);
-    assert!(FIELDS.iter().all(|field| (field.show)(&reading.settings).is_some()));
+    assert!(usable().all(|field| (field.show)(&reading.settings, 0).is_some()));
 }
 
 #[test]

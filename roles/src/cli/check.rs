@@ -7,6 +7,7 @@ use super::{Failure, print};
 use crate::certificates;
 use crate::config::{Authority, PoolConfig, reference};
 use crate::keys::{self, CertificateFile};
+use crate::nodes;
 use crate::pool::pool_url;
 use crate::utc::{Span, Utc};
 
@@ -33,6 +34,16 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
         "- miners connect to {}",
         pool_url(pool.public_host.as_deref(), pool.listen, config.authority.public_key())
     );
+    let sources = config.settings.template_source.iter().zip(config.settings.source_names());
+    for (source, name) in sources {
+        let (chain, kind) = (source.chain, source.kind);
+        let _ = match nodes::reach(source) {
+            Ok(found) => writeln!(out, "- template source \"{name}\" ({kind}, {chain}): {found}"),
+            Err(wrong) => {
+                writeln!(out, "- template source \"{name}\" ({kind}, {chain}) cannot be reached now: {wrong}")
+            }
+        };
+    }
     for warning in &config.warnings {
         let _ = writeln!(out, "Warning: {warning}");
     }

@@ -1,5 +1,7 @@
 //! What must fit together: keys with each other, with key files, and with this machine.
 
+mod sources;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use bitcoin::Network;
 
 use super::{
     Authority, AuthoritySettings, Chain, Cpus, HasherChoice, Lines, Payout, PoolConfig, Problem, Reading,
-    Settings, cpus,
+    Settings, SourceKind, TemplateSourceSettings, cpus,
 };
 use crate::keys;
 use crate::utc::Utc;
@@ -17,6 +19,7 @@ use crate::utc::Utc;
 /// Problems and warnings as they are found.
 struct Findings {
     lines: Lines,
+    sources_count: usize,
     problems: Vec<Problem>,
     warnings: Vec<String>,
 }
@@ -26,6 +29,19 @@ impl Findings {
         self.problems.push(Problem {
             line: self.lines.of(section, key),
             message: format!("[{section}] {key}: {wrong}"),
+        });
+    }
+
+    /// A mistake in the template source of this number, counted from 0.
+    fn source_problem(&mut self, number: usize, key: &'static str, wrong: impl std::fmt::Display) {
+        let section = "template_source";
+        let which = match self.sources_count {
+            1 => format!("[{section}]"),
+            _ => format!("[[{section}]] number {}:", number + 1),
+        };
+        self.problems.push(Problem {
+            line: self.lines.of_table(section, number, key),
+            message: format!("{which} {key}: {wrong}"),
         });
     }
 
@@ -56,10 +72,11 @@ fn assemble(
     authority: impl FnOnce(&AuthoritySettings, &mut Findings) -> Option<Authority>,
 ) -> Result<PoolConfig, Vec<Problem>> {
     let Reading { mut settings, lines, problems } = reading;
-    let mut findings = Findings { lines, problems, warnings: Vec::new() };
+    let sources_count = settings.template_source.len();
+    let mut findings = Findings { lines, sources_count, problems, warnings: Vec::new() };
     check_pool(&settings, &mut findings);
     check_limits(&mut settings, &mut findings);
-    check_source(&settings, &mut findings);
+    sources::check(&settings, &mut findings);
     check_secrecy(&settings, mode, &mut findings);
     let payout = check_payout(&settings, &mut findings);
     let cpus = check_cpus(&settings, &mut findings);
@@ -83,7 +100,13 @@ fn assemble(
 
 fn resolve_paths(settings: &mut Settings, directory: &Path) {
     let resolve = |path: &mut PathBuf| *path = directory.join(&*path);
-    resolve(&mut settings.template_source.data_dir);
+    for source in &mut settings.template_source {
+        if source.kind == SourceKind::Embedded {
+            source.data_dir = Some(source.embedded_dir());
+        }
+        let TemplateSourceSettings { data_dir, socket, cookie_file, .. } = source;
+        [data_dir, socket, cookie_file].into_iter().flatten().for_each(resolve);
+    }
     resolve(&mut settings.journal.dir);
     let AuthoritySettings { secret_key_file, static_key_file, certificate_file, .. } =
         &mut settings.authority;
@@ -167,68 +190,20 @@ fn check_limits(settings: &mut Settings, findings: &mut Findings) {
     }
 }
 
-fn check_source(settings: &Settings, findings: &mut Findings) {
-    let source = &settings.template_source;
-    if source.data_dir == settings.journal.dir {
-        findings.problem(
-            "journal",
-            "dir",
-            "the same directory as [template_source] data_dir: give the journal its own",
-        );
-    }
-    let Some(address) = source.rpc_listen else {
-        for (key, set) in
-            [("rpc_user", source.rpc_user.is_some()), ("rpc_password", source.rpc_password.is_some())]
-        {
-            if set {
-                findings.problem(
-                    "template_source",
-                    key,
-                    "set, but rpc_listen is not: there is no JSON-RPC server to log in to",
-                );
-            }
-        }
-        return;
-    };
-    if !address.ip().is_loopback() {
-        findings.problem(
-            "template_source",
-            "rpc_listen",
-            format!("{address} is no loopback address; the server is not encrypted: use 127.0.0.1 or [::1]"),
-        );
-    }
-    // Port 0 stands for any free one.
-    if address == settings.pool.listen && address.port() != 0 {
-        findings.problem("template_source", "rpc_listen", "the same address as [pool] listen");
-    }
-    for (key, set) in [
-        ("rpc_user", &source.rpc_user.as_ref().map(String::len)),
-        ("rpc_password", &source.rpc_password.as_ref().map(|secret| secret.0.len())),
-    ] {
-        if set.is_none_or(|len| len == 0) {
-            findings.problem(
-                "template_source",
-                key,
-                "missing or empty, but rpc_listen is set: whoever may log in must be named",
-            );
-        }
-    }
-}
-
 fn check_secrecy(settings: &Settings, mode: u32, findings: &mut Findings) {
     if mode & 0o077 == 0 {
         return;
     }
-    for (section, key, set) in [
-        ("authority", "secret_key", settings.authority.secret_key.is_some()),
-        ("template_source", "rpc_password", settings.template_source.rpc_password.is_some()),
-    ] {
-        if set {
-            let wrong = format!(
-                "a secret, but others than the owner may use this file (mode {mode:04o}): run \
-                 `chmod 600` on it, and change the secret if others could have read it"
-            );
-            findings.problem(section, key, wrong);
+    let wrong = format!(
+        "a secret, but others than the owner may use this file (mode {mode:04o}): run \
+         `chmod 600` on it, and change the secret if others could have read it"
+    );
+    if settings.authority.secret_key.is_some() {
+        findings.problem("authority", "secret_key", &wrong);
+    }
+    for (number, source) in settings.template_source.iter().enumerate() {
+        if source.rpc_password.is_some() {
+            findings.source_problem(number, "rpc_password", &wrong);
         }
     }
 }
@@ -238,9 +213,11 @@ fn check_payout(settings: &Settings, findings: &mut Findings) -> Option<Payout> 
         // Its absence has been noticed.
         return None;
     }
-    let network = match settings.template_source.chain {
-        Chain::Regtest => Network::Regtest,
+    let network = match settings.chain() {
+        Chain::Main => Network::Bitcoin,
+        Chain::Testnet4 => Network::Testnet4,
         Chain::Signet => Network::Signet,
+        Chain::Regtest => Network::Regtest,
     };
     match Payout::parse(&settings.pool.payout, network) {
         Ok(payout) => Some(payout),

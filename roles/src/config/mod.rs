@@ -1,6 +1,6 @@
 //! The configuration of a pool: a TOML file, parsed once into a validated struct.
 //!
-//! `settings` is the one table of keys; `read` takes the text, `check` the relations between keys, key files and the
+//! `settings` is the one table of keys and `sources` what those of template sources come to; `read` takes the text, `check` the relations between keys, key files and the
 //! machine; `reference` writes the documentation. A file's mistakes are listed all at once, with their lines.
 
 mod check;
@@ -11,6 +11,7 @@ mod read;
 pub mod reference;
 mod setting;
 mod settings;
+mod sources;
 
 use std::fs::File;
 use std::io::Read;

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 use super::problem::Problem;
 use super::setting::Value;
-use super::settings::{FIELDS, Field, Presence, SECTIONS, Settings};
+use super::settings::{FIELDS, Field, Presence, SECTIONS, Section, Settings};
 
 /// The longest configuration file, in bytes.
 pub(super) const FILE_LEN_MAX: u64 = 1 << 20;
@@ -17,12 +17,17 @@ const PROBLEMS_MAX: usize = 50;
 
 /// Which line sets which key.
 #[derive(Clone, Debug, Default)]
-pub struct Lines(BTreeMap<(&'static str, &'static str), usize>);
+pub struct Lines(BTreeMap<(&'static str, usize, &'static str), usize>);
 
 impl Lines {
-    /// The line of a key; none if the file does not set it.
+    /// The line of a key in the first of a section's tables; none if the file does not set it.
     pub fn of(&self, section: &'static str, key: &'static str) -> Option<usize> {
-        self.0.get(&(section, key)).copied()
+        self.of_table(section, 0, key)
+    }
+
+    /// The line of a key in the table of this number, counted from 0.
+    pub fn of_table(&self, section: &'static str, number: usize, key: &'static str) -> Option<usize> {
+        self.0.get(&(section, number, key)).copied()
     }
 }
 
@@ -56,7 +61,12 @@ pub fn read(text: &str) -> Reading {
             break;
         }
         match (SECTIONS.iter().find(|section| section.name == name), value.get_ref()) {
-            (Some(section), DeValue::Table(table)) => read_section(text, section.name, table, &mut reading),
+            (Some(section), DeValue::Table(table)) => {
+                read_table(text, section.name, 0, table, &mut reading);
+            }
+            (Some(section), DeValue::Array(tables)) if section.tables_max > 1 => {
+                read_tables(text, section, line, tables, &mut reading);
+            }
             (Some(_), _) => {
                 reading.problems.push(Problem::at(
                     line,
@@ -70,7 +80,37 @@ pub fn read(text: &str) -> Reading {
     reading
 }
 
-fn read_section(text: &str, section: &'static str, table: &DeTable<'_>, reading: &mut Reading) {
+/// Reads the tables of a section that may stand several times.
+fn read_tables(text: &str, section: &Section, line: usize, tables: &DeArray<'_>, reading: &mut Reading) {
+    let name = section.name;
+    if tables.is_empty() {
+        reading
+            .problems
+            .push(Problem::at(line, format!("{name}: an empty list; leave it out, or write [[{name}]]")));
+    }
+    for (number, item) in tables.iter().enumerate() {
+        let line = line_at(text, item.span().start);
+        match item.get_ref() {
+            DeValue::Table(_) if number >= section.tables_max => {
+                let wrong =
+                    format!("[[{name}]]: number {}, at most {} are taken", number + 1, section.tables_max);
+                reading.problems.push(Problem::at(line, wrong));
+                return;
+            }
+            DeValue::Table(table) => {
+                (section.open)(&mut reading.settings, number);
+                read_table(text, name, number, table, reading);
+            }
+            _ => {
+                let wrong = format!("{name} is a list of sections: write [[{name}]] on a line before each");
+                reading.problems.push(Problem::at(line, wrong));
+                return;
+            }
+        }
+    }
+}
+
+fn read_table(text: &str, section: &'static str, number: usize, table: &DeTable<'_>, reading: &mut Reading) {
     for (key, value) in table {
         if reading.problems.len() >= PROBLEMS_MAX {
             return;
@@ -80,10 +120,10 @@ fn read_section(text: &str, section: &'static str, table: &DeTable<'_>, reading:
             reading.problems.push(Problem::at(line, unknown_key(section, name)));
             continue;
         };
-        reading.lines.0.insert((field.section, field.key), line);
+        reading.lines.0.insert((field.section, number, field.key), line);
         let value = convert(value.get_ref());
         if let Err(wrong) =
-            field.kind.check(&value).and_then(|()| (field.set)(&mut reading.settings, value.clone()))
+            field.kind.check(&value).and_then(|()| (field.set)(&mut reading.settings, number, value.clone()))
         {
             reading
                 .problems

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{FIELDS, Field, Kind, Presence, SECTIONS, Settings};
+use super::{FIELDS, Field, Kind, Presence, SECTIONS, Section, Settings, SourceKind};
 
 /// The reference as Markdown: `docs/configuration.md`.
 pub fn markdown() -> String {
@@ -16,14 +16,24 @@ pub fn markdown() -> String {
     let defaults = Settings::default();
     for section in SECTIONS {
         let _ = write!(out, "\n## [{}]\n\n", section.name);
+        if section.tables_max > 1 {
+            let _ = writeln!(
+                out,
+                "For several, at most {}: `[[{}]]` before each.\n",
+                section.tables_max, section.name
+            );
+        }
         for line in section.what {
             let _ = writeln!(out, "{}", line.trim());
         }
-        for field in FIELDS.iter().filter(|field| field.section == section.name) {
+        for field in fields(section) {
             let _ = write!(out, "\n### {}\n\n{}\n\n", field.key, joined(field.what));
             let _ = writeln!(out, "- Value: {}", field.kind);
             let _ = writeln!(out, "- Unit: {}", field.unit);
-            let _ = match (field.presence, (field.show)(&defaults)) {
+            if !field.only_for.is_empty() {
+                let _ = writeln!(out, "- Only for: {}", kinds(field));
+            }
+            let _ = match (field.presence, (field.show)(&defaults, 0)) {
                 (Presence::Required(example), _) => writeln!(out, "- Required; for example `{example}`"),
                 (Presence::Optional(example), _) => {
                     writeln!(out, "- Default: not set; for example `{example}`")
@@ -46,7 +56,7 @@ pub fn example() -> String {
     let defaults = Settings::default();
     for section in SECTIONS {
         let _ = write!(out, "\n[{}]\n", section.name);
-        for field in FIELDS.iter().filter(|field| field.section == section.name) {
+        for field in fields(section) {
             example_lines(&mut out, field, &defaults);
         }
     }
@@ -64,7 +74,11 @@ fn example_lines(out: &mut String, field: &Field, defaults: &Settings) {
         // The others' values show their unit.
         _ => writeln!(out, "# Value: {}", field.kind),
     };
-    let _ = match (field.presence, (field.show)(defaults)) {
+    let default_kind = SourceKind::Embedded;
+    if !field.only_for.is_empty() {
+        let _ = writeln!(out, "# Only for: {}", field.only_for.join(", "));
+    }
+    let _ = match (field.presence, (field.show)(defaults, 0)) {
         // The pool does not start without an authority key; this is the short way to one.
         (Presence::Optional(example), _)
             if (field.section, field.key) == ("authority", "secret_key_file") =>
@@ -73,7 +87,10 @@ fn example_lines(out: &mut String, field: &Field, defaults: &Settings) {
         }
         (Presence::Required(example), _) => writeln!(out, "{} = {example}", field.key),
         (Presence::Optional(example), _) => writeln!(out, "#{} = {example}", field.key),
-        (Presence::Default, Some(value)) => writeln!(out, "{} = {value}", field.key),
+        (Presence::Default, Some(value)) if field.is_for(default_kind) => {
+            writeln!(out, "{} = {value}", field.key)
+        }
+        (Presence::Default, Some(value)) => writeln!(out, "#{} = {value}", field.key),
         (Presence::Default, None) => Ok(()),
     };
 }
@@ -82,21 +99,40 @@ fn example_lines(out: &mut String, field: &Field, defaults: &Settings) {
 pub fn effective(settings: &Settings, lines: &super::Lines) -> String {
     let mut out = String::new();
     for section in SECTIONS {
-        let _ = writeln!(out, "[{}]", section.name);
-        for field in FIELDS.iter().filter(|field| field.section == section.name) {
-            let set = lines.of(field.section, field.key).is_some();
-            let Some(value) = (field.show)(settings) else { continue };
-            let shown = match field.kind {
-                Kind::Secret { .. } => "(set, not shown)".to_owned(),
-                _ => value.to_string(),
+        let tables_count = (section.count)(settings);
+        for number in 0..tables_count {
+            let _ = match tables_count {
+                1 => writeln!(out, "[{}]", section.name),
+                _ => writeln!(out, "[[{}]]", section.name),
             };
-            let assignment = format!("{} = {shown}", field.key);
-            let _ =
-                if set { writeln!(out, "{assignment}") } else { writeln!(out, "{assignment:<44} # default") };
+            let kind = settings.template_source.get(number).map(|source| source.kind);
+            for field in fields(section).filter(|field| kind.is_none_or(|kind| field.is_for(kind))) {
+                let Some(value) = (field.show)(settings, number) else { continue };
+                let shown = match field.kind {
+                    Kind::Secret { .. } => "(set, not shown)".to_owned(),
+                    _ => value.to_string(),
+                };
+                let assignment = format!("{} = {shown}", field.key);
+                let _ = match lines.of_table(field.section, number, field.key) {
+                    Some(_) => writeln!(out, "{assignment}"),
+                    None => writeln!(out, "{assignment:<44} # default"),
+                };
+            }
+            out.push('\n');
         }
-        out.push('\n');
     }
     out
+}
+
+/// The settings of a section that some kind of source has that can be started.
+fn fields(section: &Section) -> impl Iterator<Item = &'static Field> {
+    let name = section.name;
+    FIELDS.iter().filter(move |field| field.section == name && field.is_usable())
+}
+
+fn kinds(field: &Field) -> String {
+    let kinds: Vec<_> = field.only_for.iter().map(|kind| format!("`{kind}`")).collect();
+    kinds.join(", ")
 }
 
 fn joined(lines: &[&str]) -> String {

@@ -3,7 +3,7 @@
 //! Bounds: every number has a range and every text and list a longest length, in its [`Kind`].
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// What a key accepts; shown in messages and in the reference.
@@ -39,6 +39,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `"IP:port"`.
     Address,
+    /// `"host:port"`, the host a name or an IP address.
+    HostPort,
     /// A path; relative ones start at the configuration file's directory.
     Path,
     /// `"auto"`, or a list of CPU numbers.
@@ -73,6 +75,7 @@ impl Kind {
             (Self::Text { len_max } | Self::Secret { len_max }, Value::Text(text)) => text.len() <= len_max,
             (Self::Choice(choices), Value::Text(text)) => choices.contains(&text.as_str()),
             (Self::Address, Value::Text(text)) => text.parse::<SocketAddr>().is_ok(),
+            (Self::HostPort, Value::Text(text)) => is_host_port(text),
             (Self::Path, Value::Text(text)) => !text.is_empty() && text.len() <= PATH_LEN_MAX,
             (Self::Cpus, Value::Text(text)) => text == "auto",
             (Self::Cpus, Value::Integers(list)) => {
@@ -97,6 +100,20 @@ impl Kind {
     }
 }
 
+/// Whether a text is a host name or an IP address, IPv6 in brackets, and a port other than 0.
+fn is_host_port(text: &str) -> bool {
+    const HOST_LEN_MAX: usize = 253;
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            (1..=HOST_LEN_MAX).contains(&host.len())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+        }
+    };
+    is_host && port.parse::<u16>().is_ok_and(|port| port != 0)
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -111,6 +128,9 @@ impl fmt::Display for Kind {
                 write!(f, "one of {}", quoted.join(", "))
             }
             Self::Address => f.write_str("a string \"IP:port\", such as \"0.0.0.0:34254\" or \"[::]:34254\""),
+            Self::HostPort => {
+                f.write_str("a string \"host:port\", such as \"node.example.org:8332\" or \"[::1]:8332\"")
+            }
             Self::Path => f.write_str("a path as a string"),
             Self::Cpus => {
                 write!(
@@ -419,6 +439,18 @@ mod tests {
         assert!(Kind::Cpus.check(&Value::Integers(vec![1, 1])).is_err());
         assert!(Kind::Cpus.check(&Value::Integers(vec![])).is_err());
         assert!(Kind::Cpus.check(&Value::Text("all".into())).is_err());
+    }
+
+    #[test]
+    fn a_host_has_a_port() {
+        for good in ["localhost:8332", "127.0.0.1:1", "[::1]:65535", "node-1.example.org:8332"] {
+            assert!(Kind::HostPort.check(&Value::Text(good.into())).is_ok(), "{good}");
+        }
+        for bad in
+            ["localhost", ":8332", "::1:8332", "[x]:1", "a b:1", "a:0", "a:65536", "http://a:1", "a:1/"]
+        {
+            assert!(Kind::HostPort.check(&Value::Text(bad.into())).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -38,10 +38,24 @@ pub struct Field {
     pub what: &'static [&'static str],
     /// What a larger value, or a use of it, costs.
     pub cost: &'static str,
-    /// Stores a value that `kind` has checked.
-    pub set: fn(&mut Settings, Value) -> Result<(), String>,
-    /// The value as TOML; none if unset.
-    pub show: fn(&Settings) -> Option<Value>,
+    /// The template sources that have this setting, by their `kind`; empty for a setting that all of its section have.
+    pub only_for: &'static [&'static str],
+    /// Stores a value that `kind` has checked in the section's table of this number, counted from 0.
+    pub set: fn(&mut Settings, usize, Value) -> Result<(), String>,
+    /// The value in the section's table of this number as TOML; none if it is unset or there is no such table.
+    pub show: fn(&Settings, usize) -> Option<Value>,
+}
+
+impl Field {
+    /// Whether a template source of this kind has the setting.
+    pub fn is_for(&self, kind: SourceKind) -> bool {
+        self.only_for.is_empty() || self.only_for.contains(&kind.as_str())
+    }
+
+    /// Whether any source that can be started has the setting.
+    pub(super) fn is_usable(&self) -> bool {
+        self.only_for.is_empty() || self.only_for.iter().any(|kind| KINDS.contains(kind))
+    }
 }
 
 /// A section of the file.
@@ -51,15 +65,56 @@ pub struct Section {
     pub name: &'static str,
     /// What it is about, line by line.
     pub what: &'static [&'static str],
+    /// How many tables of this name a file may have: `[NAME]` once, or `[[NAME]]` before each of several.
+    pub tables_max: usize,
+    /// Makes the table of this number, counted from 0, with defaults, if there is none.
+    pub open: fn(&mut Settings, usize),
+    /// How many tables there are.
+    pub count: fn(&Settings) -> usize,
+}
+
+/// A section's tables, numbered from 0: one, or as many as a list holds.
+trait Tables {
+    type Table;
+    fn count(&self) -> usize;
+    fn table(&self, number: usize) -> Option<&Self::Table>;
+    /// The table of this number; a list grows to hold it.
+    fn table_mut(&mut self, number: usize) -> &mut Self::Table;
+}
+
+impl<T: Default> Tables for Vec<T> {
+    type Table = T;
+
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    fn table(&self, number: usize) -> Option<&T> {
+        self.get(number)
+    }
+
+    fn table_mut(&mut self, number: usize) -> &mut T {
+        while self.len() <= number {
+            self.push(T::default());
+        }
+        &mut self[number]
+    }
 }
 
 macro_rules! settings {
+    (@type $Struct:ident) => { $Struct };
+    (@type $Struct:ident $max:expr) => { Vec<$Struct> };
+    (@default $Struct:ident) => { $Struct::default() };
+    (@default $Struct:ident $max:expr) => { vec![$Struct::default()] };
+    (@max) => { 1 };
+    (@max $max:expr) => { $max };
     ($(
         $(#[doc = $section_doc:literal])+
-        $section:ident: $Struct:ident {
+        $section:ident: $Struct:ident $([up to $max:expr])? {
             $(
                 $(#[doc = $what:literal])+
-                $key:ident: $ty:ty = $default:expr, $kind:expr, $presence:expr, unit $unit:literal, cost $cost:literal;
+                $key:ident: $ty:ty = $default:expr, $kind:expr, $presence:expr, unit $unit:literal, cost $cost:literal
+                    $(, only for $($for:literal)+)?;
             )+
         }
     )+) => {
@@ -79,20 +134,50 @@ macro_rules! settings {
                     Self { $($key: $default),+ }
                 }
             }
+
+            impl Tables for $Struct {
+                type Table = Self;
+
+                fn count(&self) -> usize {
+                    1
+                }
+
+                fn table(&self, _: usize) -> Option<&Self> {
+                    Some(self)
+                }
+
+                fn table_mut(&mut self, _: usize) -> &mut Self {
+                    self
+                }
+            }
         )+
 
         /// Every setting, as the file gives it or by default. What belongs together is checked by
         /// [`PoolConfig`](super::PoolConfig).
-        #[derive(Clone, Debug, Default, PartialEq)]
+        #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
             $(
                 $(#[doc = $section_doc])+
-                pub $section: $Struct,
+                pub $section: settings!(@type $Struct $($max)?),
             )+
         }
 
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($section: settings!(@default $Struct $($max)?)),+ }
+            }
+        }
+
         /// The sections, in the order of the reference.
-        pub const SECTIONS: &[Section] = &[$(Section { name: stringify!($section), what: &[$($section_doc),+] }),+];
+        pub const SECTIONS: &[Section] = &[$(Section {
+            name: stringify!($section),
+            what: &[$($section_doc),+],
+            tables_max: settings!(@max $($max)?),
+            open: |settings, number| {
+                settings.$section.table_mut(number);
+            },
+            count: |settings| settings.$section.count(),
+        }),+];
 
         /// Every key, in the order of the reference.
         pub const FIELDS: &[Field] = &[$($(Field {
@@ -103,11 +188,12 @@ macro_rules! settings {
             unit: $unit,
             what: &[$($what),+],
             cost: $cost,
-            set: |settings, value| {
-                settings.$section.$key = Setting::from_value(value)?;
+            only_for: &[$($($for),+)?],
+            set: |settings, number, value| {
+                settings.$section.table_mut(number).$key = Setting::from_value(value)?;
                 Ok(())
             },
-            show: |settings| settings.$section.$key.to_value(),
+            show: |settings, number| settings.$section.table(number)?.$key.to_value(),
         }),+),+];
     };
 }
@@ -117,15 +203,26 @@ choice! {
     SourceKind:
     /// A node in this process.
     Embedded = "embedded",
+    /// A Bitcoin Core on this machine, over its mining interface.
+    CoreIpc = "core-ipc",
+    /// A Bitcoin Core anywhere, over JSON-RPC.
+    CoreRpc = "core-rpc",
+    /// A template provider that speaks the Template Distribution Protocol.
+    Sv2 = "sv2",
 }
 
 choice! {
     /// Which chain the pool mines.
     Chain:
+    /// The chain whose coins are worth something.
+    Main = "main",
+    /// The fourth public chain for tests.
+    Testnet4 = "testnet4",
+    /// The public chain for tests whose blocks are signed; with the embedded node, a private signet whose blocks anyone may
+    /// make (challenge OP_TRUE) and which cost about four million hashes.
+    Signet = "signet",
     /// A private chain with the easiest target: blocks cost two hashes.
     Regtest = "regtest",
-    /// A private signet whose blocks anyone may make (challenge OP_TRUE): blocks cost about four million hashes.
-    Signet = "signet",
 }
 
 choice! {
@@ -166,6 +263,12 @@ choice! {
     /// Sixteen lanes.
     Avx512 = "avx-512",
 }
+
+/// Template sources at most.
+pub const SOURCES_MAX: usize = 8;
+
+/// The kinds of template sources that can be started.
+const KINDS: &[&str] = &[SourceKind::Embedded.as_str()];
 
 /// The longest time that a setting takes, in seconds: a day.
 const DAY_S: i64 = 86_400;
@@ -332,26 +435,58 @@ settings! {
     }
 
     /// Where templates come from and blocks go to.
-    template_source: TemplateSourceSettings {
-        /// `embedded`: a node in this process, Bitcoin Core's own validation.
-        kind: SourceKind = SourceKind::Embedded, Kind::Choice(SourceKind::CHOICES), Presence::Default,
+    template_source: TemplateSourceSettings [up to SOURCES_MAX] {
+        /// `embedded`: a node in this process, Bitcoin Core's own validation on a private chain.
+        kind: SourceKind = SourceKind::Embedded, Kind::Choice(KINDS), Presence::Default,
             unit "name", cost "none";
-        /// Which chain. `signet` is a private one whose blocks anyone may make.
+        /// What the log calls it. By default its kind, with a number if there are several.
+        name: Option<String> = None, Kind::Text { len_max: 32 }, Presence::Optional("\"cellar\""),
+            unit "text", cost "none";
+        /// Which chain. The embedded node has private ones only: `regtest`, or a `signet` whose blocks anyone may make.
         chain: Chain = Chain::Regtest, Kind::Choice(Chain::CHOICES), Presence::Default,
             unit "name", cost "none";
-        /// Directory of the node's blocks and state; made if it is missing.
-        data_dir: PathBuf = PathBuf::from("node"), Kind::Path, Presence::Default,
-            unit "path", cost "disk for the chain";
+        /// The least time between two templates for one tip. By default 1 with the embedded node, and 30 with others.
+        template_interval_s: Option<f64> = None, Kind::Number { min: 0.1, max: 3_600.0 }, Presence::Optional("30.0"),
+            unit "seconds", cost "shorter: more job messages to every channel; longer: fees of late transactions", only for "embedded" "core-ipc" "core-rpc";
+        /// Fees that a new template for the same tip must add.
+        fee_delta_sat: u64 = 1_000, Kind::Integer { min: 0, max: 100_000_000 }, Presence::Default,
+            unit "satoshis", cost "less: more job messages to every channel; more: fees of late transactions", only for "embedded" "core-ipc" "core-rpc";
+        /// The node's directory. With the embedded node, where it keeps blocks and state: made if it is missing, `node` by
+        /// default. With a Bitcoin Core, its `-datadir`: `~/.bitcoin` by default, of which only the socket or the cookie is
+        /// used.
+        data_dir: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"node\""),
+            unit "path", cost "the embedded node's chain on disk", only for "embedded" "core-ipc" "core-rpc";
         /// Loopback address of a JSON-RPC server with Bitcoin Core's names (`getblockcount`, `sendrawtransaction`, ...).
         /// Without it there is none.
         rpc_listen: Option<SocketAddr> = None, Kind::Address, Presence::Optional("\"127.0.0.1:18443\""),
-            unit "IP:port", cost "a thread";
-        /// User of the JSON-RPC server.
+            unit "IP:port", cost "a thread", only for "embedded";
+        /// Socket of a Bitcoin Core that was started as `bitcoin-node -ipcbind=unix`. By default `node.sock` in the chain's
+        /// directory below `data_dir`.
+        socket: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"/run/bitcoin/node.sock\""),
+            unit "path", cost "none", only for "core-ipc";
+        /// Where the JSON-RPC server of a Bitcoin Core listens. By default on this machine, at the chain's port.
+        address: Option<String> = None, Kind::HostPort, Presence::Optional("\"127.0.0.1:8332\""),
+            unit "host:port", cost "beyond this machine, blocks and password travel unencrypted", only for "core-rpc";
+        /// File in which a Bitcoin Core leaves the password of its JSON-RPC server. By default `.cookie` in the chain's
+        /// directory below `data_dir`. Read again whenever the node asks for another password.
+        cookie_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"/var/lib/bitcoin/.cookie\""),
+            unit "path", cost "none", only for "core-rpc";
+        /// User of the JSON-RPC server: of the embedded node's own, or of a Bitcoin Core's (instead of a cookie).
         rpc_user: Option<String> = None, Kind::Text { len_max: 128 }, Presence::Optional("\"adit\""),
-            unit "text", cost "none";
+            unit "text", cost "none", only for "embedded" "core-rpc";
         /// Password of the JSON-RPC server. The configuration file must then be readable by its owner only.
         rpc_password: Option<Secret> = None, Kind::Secret { len_max: 128 }, Presence::Optional("\"...\""),
-            unit "text", cost "none";
+            unit "text", cost "none", only for "embedded" "core-rpc";
+        /// How often the node is asked for its tip, where it does not answer to long polls.
+        poll_interval_s: f64 = 1.0, Kind::Number { min: 0.05, max: 60.0 }, Presence::Default,
+            unit "seconds", cost "shorter: load of the node; longer: work on an old tip", only for "core-rpc";
+        /// A template provider's address and its authority key.
+        url: Option<String> = None, Kind::Text { len_max: 512 },
+            Presence::Optional("\"stratum2+tcp://provider.example.org:8442/9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72\""),
+            unit "stratum2+tcp://HOST:PORT/KEY", cost "none", only for "sv2";
+        /// Takes a `url` without a key: whoever answers is believed to be the provider.
+        any_authority: bool = false, Kind::Boolean, Presence::Default,
+            unit "truth value", cost "whoever stands between can hand out worthless work", only for "sv2";
     }
 
     /// The record of found blocks.

@@ -16,7 +16,7 @@ use adit_codec::url::PoolUrl;
 use adit_loadgen::miner::{DeviceKind, Miner, MinerConfig, MinerConfigError, MinerHandle};
 use adit_loadgen::summary::Summary;
 
-use crate::config::{Authority, Chain, Cpus, PoolConfig, Settings, allowed_cpus};
+use crate::config::{Authority, Chain, Cpus, PoolConfig, Settings, TemplateSourceSettings, allowed_cpus};
 use crate::keys::{self, files::FileError};
 use crate::nodes::Submission;
 use crate::pool::{BlockReport, Btc, HashRate, Meter, Pool, PoolError};
@@ -370,8 +370,11 @@ fn pool_config(options: &DemoOptions, directory: &Path) -> Result<PoolConfig, De
         Cpus::List(allowed_cpus().map_err(DemoError::Files)?.into_iter().take(1).collect());
     settings.vardiff.shares_per_minute = SHARES_PER_MINUTE;
     settings.limits.connections_max = 1_000;
-    settings.template_source.chain = options.chain;
-    settings.template_source.data_dir = directory.join("node");
+    settings.template_source = vec![TemplateSourceSettings {
+        chain: options.chain,
+        data_dir: Some(directory.join("node")),
+        ..TemplateSourceSettings::default()
+    }];
     settings.journal.dir = directory.join("journal");
     settings.log.status_interval_s = 0;
     PoolConfig::from_settings(settings, authority).map_err(|problems| {

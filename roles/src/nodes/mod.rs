@@ -13,6 +13,8 @@ mod block;
 pub mod embedded;
 mod feed;
 mod ids;
+mod reach;
+mod start;
 mod store;
 
 use std::fmt;
@@ -27,6 +29,8 @@ use crossbeam::channel::Receiver;
 
 pub use block::{BlockError, TemplateTransactions, assemble_block, coinbase_txid};
 pub use ids::TemplateIds;
+pub use reach::reach;
+pub use start::{StartError, start};
 
 /// Classes of reserve that a source serves at a time; one more is refused.
 pub const CLASSES_MAX: usize = 64;

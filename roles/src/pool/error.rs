@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::certificates::IdentityError;
 use crate::journal::JournalError;
-use crate::nodes::embedded;
+use crate::nodes;
 
 /// Why a pool does not start; each part says what to do.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ use crate::nodes::embedded;
 pub enum PoolError {
     /// The engine.
     Engine(adit_engine::StartError),
-    /// The embedded node.
-    Node(embedded::StartError),
+    /// A template source.
+    Node(nodes::StartError),
     /// The journal.
     Journal(JournalError),
     /// The certificate.

@@ -81,7 +81,7 @@ impl Pool {
     /// # Errors
     /// What did not start and what to do; nothing is left running.
     pub fn start(config: PoolConfig, on_block: OnBlock) -> Result<Self, PoolError> {
-        let source = start_source(&config)?;
+        let source = nodes::start(&config.settings).map_err(PoolError::Node)?;
         Self::start_with(config, source, on_block)
     }
 
@@ -275,25 +275,6 @@ fn join_all(threads: &mut Vec<JoinHandle<()>>, patience: Duration) -> usize {
 
 fn start_identity(authority: Authority) -> Result<(Renewal, adit_engine::Identity), PoolError> {
     Renewal::start(authority, Utc::now()).map_err(PoolError::Identity)
-}
-
-fn start_source(config: &PoolConfig) -> Result<Box<dyn TemplateSource>, PoolError> {
-    use crate::config::{Chain, SourceKind};
-    use nodes::embedded::{EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
-    let settings = &config.settings.template_source;
-    let SourceKind::Embedded = settings.kind;
-    let chain = match settings.chain {
-        Chain::Regtest => nodes::embedded::Chain::Regtest,
-        Chain::Signet => nodes::embedded::Chain::Signet,
-    };
-    let auth = settings.rpc_user.clone().zip(settings.rpc_password.clone());
-    let rpc = settings.rpc_listen.map(|listen| RpcConfig {
-        listen,
-        auth: auth.map(|(user, password)| RpcAuth { user, password: password.0 }),
-    });
-    let node =
-        EmbeddedConfig { data_dir: Some(settings.data_dir.clone()), rpc, ..EmbeddedConfig::new(chain) };
-    EmbeddedNode::start(node).map(|node| Box::new(node) as Box<dyn TemplateSource>).map_err(PoolError::Node)
 }
 
 /// The line that points a miner at a pool.

@@ -52,6 +52,8 @@ pub const COMMANDS_MAX: usize = 64;
 /// How an embedded node is set up.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
+    /// What the log calls it; `embedded` and the chain by default.
+    pub name: Option<String>,
     /// Which chain.
     pub chain: Chain,
     /// Where the chain is kept; without it, in a temporary directory that goes with the node.
@@ -73,6 +75,7 @@ impl EmbeddedConfig {
     /// The defaults on `chain`, in a temporary directory, without JSON-RPC.
     pub fn new(chain: Chain) -> Self {
         Self {
+            name: None,
             chain,
             data_dir: None,
             mempool: MempoolLimits::default(),
@@ -224,7 +227,7 @@ impl EmbeddedNode {
         let directory = directory.join(config.chain.name());
         std::fs::create_dir_all(&directory)
             .map_err(|error| StartError::Directory(directory.clone(), error))?;
-        let name = format!("embedded {}", config.chain.name());
+        let name = config.name.clone().unwrap_or_else(|| format!("embedded {}", config.chain.name()));
         let rpc = config.rpc.clone();
         let (feed, updates) = Feed::new();
         let store = TemplateStore::default();

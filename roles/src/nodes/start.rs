@@ -1,0 +1,71 @@
+//! From settings to a template source.
+
+use std::fmt;
+
+use super::TemplateSource;
+use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
+use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
+
+/// Why a template source does not start; each part says what to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The embedded node.
+    Embedded(embedded::StartError),
+    /// The settings name no source that this program can start.
+    Unavailable,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded(error) => error.fmt(f),
+            Self::Unavailable => f.write_str("the settings name no template source that can be started"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// Starts the template source that checked settings describe.
+///
+/// # Errors
+/// What did not start and what to do; nothing is left running.
+pub fn start(settings: &Settings) -> Result<Box<dyn TemplateSource>, StartError> {
+    let names = settings.source_names();
+    let (source, name) = settings.template_source.iter().zip(names).next().ok_or(StartError::Unavailable)?;
+    start_one(source, name)
+}
+
+fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn TemplateSource>, StartError> {
+    match settings.kind {
+        SourceKind::Embedded => start_embedded(settings, name),
+        _ => Err(StartError::Unavailable),
+    }
+}
+
+fn start_embedded(
+    settings: &TemplateSourceSettings,
+    name: String,
+) -> Result<Box<dyn TemplateSource>, StartError> {
+    let chain = match settings.chain {
+        Chain::Regtest => embedded::Chain::Regtest,
+        Chain::Signet => embedded::Chain::Signet,
+        Chain::Main | Chain::Testnet4 => return Err(StartError::Unavailable),
+    };
+    let auth = settings.rpc_user.clone().zip(settings.rpc_password.clone());
+    let rpc = settings.rpc_listen.map(|listen| RpcConfig {
+        listen,
+        auth: auth.map(|(user, password)| RpcAuth { user, password: password.0 }),
+    });
+    let config = EmbeddedConfig {
+        name: Some(name),
+        data_dir: Some(settings.embedded_dir()),
+        template_interval: settings.template_interval(),
+        fee_delta_sat: settings.fee_delta_sat,
+        rpc,
+        ..EmbeddedConfig::new(chain)
+    };
+    let node = EmbeddedNode::start(config).map_err(StartError::Embedded)?;
+    Ok(Box::new(node))
+}
