@@ -29,6 +29,15 @@ pub enum EndReason {
         /// The bound.
         max: usize,
     },
+    /// All peers of the shard together did not read what they were sent, and this one had most waiting.
+    SlowestReader {
+        /// Bytes that waited for this one.
+        waiting: usize,
+        /// Bytes that waited for all.
+        shard_waiting: usize,
+        /// The bound of the shard.
+        shard_max: usize,
+    },
     /// The server's own reasons.
     Server(CloseReason),
     /// The engine is shutting down.
@@ -57,6 +66,8 @@ pub enum EndKind {
     FrameTooLong,
     /// See [`EndReason::SlowReader`].
     SlowReader,
+    /// See [`EndReason::SlowestReader`].
+    SlowestReader,
     /// [`CloseReason::Protocol`].
     Protocol,
     /// [`CloseReason::SetupRefused`] and [`CloseReason::ExtensionRequired`].
@@ -79,7 +90,7 @@ pub enum EndKind {
 
 impl EndKind {
     /// How many there are.
-    pub const COUNT: usize = 17;
+    pub const COUNT: usize = 18;
     /// Every one, in order of its discriminant.
     pub const ALL: [Self; Self::COUNT] = [
         Self::PeerClosed,
@@ -90,6 +101,7 @@ impl EndKind {
         Self::FrameSeal,
         Self::FrameTooLong,
         Self::SlowReader,
+        Self::SlowestReader,
         Self::Protocol,
         Self::SetupRefused,
         Self::SetupTimeout,
@@ -113,6 +125,7 @@ impl EndKind {
             Self::FrameSeal => "frame does not open",
             Self::FrameTooLong => "frame too long",
             Self::SlowReader => "slow reader",
+            Self::SlowestReader => "slowest reader of a full shard",
             Self::Protocol => "protocol fault",
             Self::SetupRefused => "setup refused",
             Self::SetupTimeout => "setup timeout",
@@ -139,6 +152,7 @@ impl EndReason {
             Self::Frame(DeframeError::PayloadTooLong { .. }) => EndKind::FrameTooLong,
             Self::Frame(_) => EndKind::FrameSeal,
             Self::SlowReader { .. } => EndKind::SlowReader,
+            Self::SlowestReader { .. } => EndKind::SlowestReader,
             Self::Server(reason) => match reason {
                 CloseReason::Protocol(_) => EndKind::Protocol,
                 CloseReason::SetupRefused(_) | CloseReason::ExtensionRequired(_) => EndKind::SetupRefused,
@@ -170,6 +184,10 @@ impl fmt::Display for EndReason {
             Self::SlowReader { waiting, max } => {
                 write!(f, "does not read: {waiting} bytes wait to be sent, at most {max}")
             }
+            Self::SlowestReader { waiting, shard_waiting, shard_max } => write!(
+                f,
+                "does not read: {waiting} bytes wait to be sent, and {shard_waiting} on its shard, at most {shard_max}"
+            ),
             Self::Server(reason) => write_close_reason(reason, f),
             Self::Shutdown => f.write_str("the pool shuts down"),
             Self::Internal(what) => write!(f, "internal fault: {what}"),

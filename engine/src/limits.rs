@@ -24,6 +24,11 @@ pub struct EngineLimits {
     /// Bytes that wait to be sent to one peer; 1 MiB by default, and [`SEND_BUFFER_BYTES_PER_CHANNEL`] more for each of its
     /// channels. A peer that lets more gather is dropped.
     pub send_buffer_bytes_max: usize,
+    /// Bytes that wait or are under way to all peers of one shard; 256 MiB by default, and [`SEND_BUFFER_BYTES_PER_CHANNEL`]
+    /// more for each channel of the shard. When there are more, those with the largest backlogs are dropped until an eighth
+    /// of it is free again. What a peer's channels allow it is not counted against it: a proxy is not the largest because a
+    /// tip came. Buffers grow by doubling, so memory can be twice this; what the kernel buffers per socket is not in it.
+    pub shard_send_buffer_bytes_max: usize,
     /// The longest payload that is accepted; 16 KiB by default. The longest message of a miner is below 1 KiB. A longer frame
     /// ends the connection as soon as its header is there.
     pub frame_payload_len_max: u32,
@@ -44,6 +49,7 @@ impl Default for EngineLimits {
             handshakes_per_second_max: 6_000,
             handshake_timeout: Duration::from_secs(10),
             send_buffer_bytes_max: 1 << 20,
+            shard_send_buffer_bytes_max: 256 << 20,
             frame_payload_len_max: 16 << 10,
             close_timeout: Duration::from_secs(5),
             delivery_timeout: Duration::from_secs(30),
@@ -51,6 +57,10 @@ impl Default for EngineLimits {
         }
     }
 }
+
+/// The part of `shard_send_buffer_bytes_max` that is freed when it is exceeded, so that connections are not gone through
+/// again for the next few bytes.
+pub(crate) const SHARD_SEND_BUFFER_FREED_PART: usize = 8;
 
 /// Work of one tick. Bounds on latency, not choices of an operator.
 pub(crate) mod tick {

@@ -8,7 +8,7 @@
 //! acknowledgement; nothing is handed to the server for a connection whose end is decided; every socket that was attached
 //! is closed exactly once, and its connection forgotten when the transport says that it is gone.
 //!
-//! Bounds: connections (the transport's table), bytes that wait per connection, handshakes per second, spare
+//! Bounds: connections (the transport's table), bytes that wait per connection and in all, handshakes per second, spare
 //! buffers and keys (`limits::tick`).
 
 use adit_codec::noise::SpareBuffers;
@@ -182,6 +182,7 @@ impl<H: BatchHash> Core<H> {
         for (socket, reason) in std::mem::take(&mut self.failing) {
             self.end(socket, reason);
         }
+        self.drop_slowest();
         for (id, reason) in std::mem::take(&mut self.ending) {
             if let Some(socket) = self.socket_of(id) {
                 self.begin_drain(socket, EndReason::Server(reason));
@@ -266,7 +267,7 @@ impl<H: BatchHash> Core<H> {
                         let channels = if waiting > max { self.server.channels_of(id) as usize } else { 0 };
                         let max = max + channels * SEND_BUFFER_BYTES_PER_CHANNEL;
                         if waiting > max {
-                            connection.outgoing.discard();
+                            connection.outgoing.discard(&mut self.buffers);
                             self.failing.push((*socket, EndReason::SlowReader { waiting, max }));
                         }
                     }
@@ -331,11 +332,11 @@ impl<H: BatchHash> Handler for Core<H> {
     fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>, result: Result<(), i32>) {
         self.buffers.give_back(buffer);
         let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
-        let sent = connection.outgoing.handle_sent();
+        let sent = connection.outgoing.handle_sent(&mut self.buffers);
         match (result, &connection.stage) {
             (_, Stage::Closing) => {}
             (Err(error), _) => {
-                connection.outgoing.discard();
+                connection.outgoing.discard(&mut self.buffers);
                 self.end(socket, EndReason::Lost(error));
             }
             (Ok(()), _) => {

@@ -207,7 +207,7 @@ impl<H: BatchHash> Core<H> {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         if !matches!(connection.stage, Stage::Closing) {
             connection.stage = Stage::Closing;
-            connection.outgoing.discard();
+            connection.outgoing.discard(&mut self.buffers);
             self.effects.push(Effect::Close(socket));
         }
     }

@@ -4,6 +4,7 @@
 //! looked at, time read once per tick. A shard that has nothing to do sleeps first in its ring, then in its executor, until a
 //! completion, a wake of its links or its next timer.
 
+mod backlog;
 mod command;
 mod connection;
 mod core;

@@ -1,7 +1,8 @@
 //! What is on its way to one peer: sealed and under way, or plaintext that waits behind it.
 //!
 //! Frames are sealed as late as can be, because sealed frames cannot be reordered: while a send is under way, frames
-//! wait unsealed, and work overtakes replies. Bounds: the owner drops a connection whose bytes exceed its limit.
+//! wait unsealed, and work overtakes replies. Bounds: the owner drops a connection whose bytes exceed its limit, and those
+//! with the largest backlogs when the bytes of all exceed the shard's ([`SendBuffers::held`]).
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
 use adit_codec::noise::{SealError, Sealer, sealed_len};
@@ -29,18 +30,26 @@ pub(super) struct Outgoing {
     /// Bytes of the send that is under way.
     under_way: usize,
     waiting: Option<Box<Waiting>>,
+    /// Its part of [`SendBuffers::held`].
+    counted: usize,
 }
 
-/// Send buffers that come back and are used again.
+/// Send buffers that come back and are used again, and the count of all bytes that wait to be sent.
 pub(super) struct SendBuffers {
     buffers: Vec<Vec<u8>>,
+    held: usize,
     count_max: usize,
     capacity_max: usize,
 }
 
 impl SendBuffers {
     pub(super) fn new(count_max: usize, capacity_max: usize) -> Self {
-        Self { buffers: Vec::with_capacity(count_max), count_max, capacity_max }
+        Self { buffers: Vec::with_capacity(count_max), held: 0, count_max, capacity_max }
+    }
+
+    /// Bytes that wait or are under way on all connections together.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     fn take(&mut self) -> Vec<u8> {
@@ -65,6 +74,18 @@ impl Outgoing {
         self.waiting.as_ref().map_or(0, |waiting| waiting.len())
     }
 
+    /// Bytes that wait or are under way, as they count for the shard.
+    pub(super) fn held(&self) -> usize {
+        self.counted
+    }
+
+    /// Counts what is there now: after each change.
+    fn count(&mut self, buffers: &mut SendBuffers) {
+        let held = self.under_way + self.sealed.len() + self.backlog();
+        buffers.held = buffers.held + held - self.counted;
+        self.counted = held;
+    }
+
     /// Nothing is under way and nothing waits.
     pub(super) fn is_idle(&self) -> bool {
         self.under_way == 0 && self.sealed.is_empty() && self.waiting.is_none()
@@ -74,6 +95,7 @@ impl Outgoing {
     pub(super) fn push_raw(&mut self, bytes: &[u8], buffers: &mut SendBuffers) {
         self.ensure_buffer(buffers);
         self.sealed.extend_from_slice(bytes);
+        self.count(buffers);
     }
 
     /// Takes a plaintext frame: seals it, or keeps it while a send is under way. Returns whether the connection was
@@ -88,6 +110,7 @@ impl Outgoing {
             let untouched = self.sealed.is_empty();
             self.ensure_buffer(buffers);
             self.seal(frame)?;
+            self.count(buffers);
             return Ok(untouched);
         }
         let waiting = self.waiting.get_or_insert_default();
@@ -95,6 +118,7 @@ impl Outgoing {
             Priority::Work => waiting.work.extend_from_slice(frame),
             Priority::Reply => waiting.replies.extend_from_slice(frame),
         }
+        self.count(buffers);
         Ok(false)
     }
 
@@ -107,6 +131,7 @@ impl Outgoing {
             self.ensure_buffer(buffers);
             self.seal_all(&waiting.work)?;
             self.seal_all(&waiting.replies)?;
+            self.count(buffers);
         }
         if self.sealed.is_empty() {
             return Ok(None);
@@ -116,14 +141,18 @@ impl Outgoing {
     }
 
     /// The send is done. Returns how many bytes it had.
-    pub(super) fn handle_sent(&mut self) -> usize {
-        std::mem::take(&mut self.under_way)
+    pub(super) fn handle_sent(&mut self, buffers: &mut SendBuffers) -> usize {
+        let sent = std::mem::take(&mut self.under_way);
+        self.count(buffers);
+        sent
     }
 
-    /// Forgets what waits: nobody will read it.
-    pub(super) fn discard(&mut self) {
+    /// Forgets what waits: nobody will read it. What is under way no longer counts either: its connection is over, and the
+    /// buffer comes back as soon as the send is cancelled.
+    pub(super) fn discard(&mut self, buffers: &mut SendBuffers) {
         self.sealed = Vec::new();
         self.waiting = None;
+        buffers.held -= std::mem::take(&mut self.counted);
     }
 
     fn ensure_buffer(&mut self, buffers: &mut SendBuffers) {
@@ -201,14 +230,37 @@ mod tests {
             assert!(!outgoing.push(priority, &frame(msg_type, &[0; 100]), &mut buffers).unwrap());
         }
         assert_eq!(outgoing.backlog(), 4 * 106);
+        assert_eq!((outgoing.held(), buffers.held()), (first.len() + 4 * 106, outgoing.held()));
         assert!(outgoing.take_send(&mut buffers).unwrap().is_none());
-        assert_eq!(outgoing.handle_sent(), first.len());
+        assert_eq!(outgoing.handle_sent(&mut buffers), first.len());
         let second = outgoing.take_send(&mut buffers).unwrap().unwrap();
         assert_eq!(received(&mut deframer, first), [1, 2]);
         assert_eq!(received(&mut deframer, second), [4, 6, 3, 5]);
         assert!(!outgoing.is_idle());
-        outgoing.handle_sent();
+        outgoing.handle_sent(&mut buffers);
         assert!(outgoing.is_idle());
+    }
+
+    #[test]
+    fn what_all_hold_is_counted_until_it_is_sent_or_given_up() {
+        let mut buffers = SendBuffers::new(4, 4096);
+        let (mut one, _) = session();
+        let (mut other, _) = session();
+        for outgoing in [&mut one, &mut other] {
+            outgoing.push(Priority::Work, &frame(1, &[0; 1000]), &mut buffers).unwrap();
+            outgoing.take_send(&mut buffers).unwrap().unwrap();
+            outgoing.push(Priority::Reply, &frame(2, &[0; 1000]), &mut buffers).unwrap();
+        }
+        assert_eq!(buffers.held(), one.held() + other.held());
+        assert!((4000..4500).contains(&buffers.held()), "{}", buffers.held());
+        one.discard(&mut buffers);
+        assert_eq!((one.held(), buffers.held()), (0, other.held()));
+        assert!(one.handle_sent(&mut buffers) > 1000, "it comes back, and was not counted any more");
+        other.handle_sent(&mut buffers);
+        let rest = other.take_send(&mut buffers).unwrap().unwrap();
+        assert_eq!(buffers.held(), rest.len());
+        other.handle_sent(&mut buffers);
+        assert_eq!((one.held(), other.held(), buffers.held()), (0, 0, 0));
     }
 
     #[test]

@@ -130,31 +130,48 @@ fn check_pool(settings: &Settings, findings: &mut Findings) {
     }
 }
 
+/// A part must not be more than the whole.
+fn at_most<T: PartialOrd + Copy + std::fmt::Display>(
+    part: &mut T,
+    part_key: &'static str,
+    whole: T,
+    whole_key: &'static str,
+    findings: &mut Findings,
+) {
+    if *part <= whole {
+        return;
+    }
+    if findings.is_set("limits", part_key) {
+        let wrong = format!("{part} is more than {whole_key} = {whole}: lower this or raise that");
+        findings.problem("limits", part_key, wrong);
+    } else {
+        *part = whole;
+    }
+}
+
 /// Limits that the file sets must fit each other; defaults give way to what it sets.
 fn check_limits(settings: &mut Settings, findings: &mut Findings) {
     let limits = &mut settings.limits;
-    let mut at_most = |part: &mut u32, part_key: &'static str, whole: u32, whole_key: &'static str| {
-        if *part <= whole {
-            return;
-        }
-        if findings.is_set("limits", part_key) {
-            let wrong = format!("{part} is more than {whole_key} = {whole}: lower this or raise that");
-            findings.problem("limits", part_key, wrong);
-        } else {
-            *part = whole;
-        }
-    };
     at_most(
         &mut limits.connections_per_address_max,
         "connections_per_address_max",
         limits.connections_max,
         "connections_max",
+        findings,
     );
     at_most(
         &mut limits.channels_per_connection_max,
         "channels_per_connection_max",
         limits.channels_max,
         "channels_max",
+        findings,
+    );
+    at_most(
+        &mut limits.send_buffer_bytes_max,
+        "send_buffer_bytes_max",
+        limits.shard_send_buffer_bytes_max,
+        "shard_send_buffer_bytes_max",
+        findings,
     );
     for (key, part) in [
         ("setup_timeout_s", &mut limits.setup_timeout_s),

@@ -120,6 +120,7 @@ impl PoolConfig {
             handshakes_per_second_max: limits.handshakes_per_second_max,
             handshake_timeout: Duration::from_secs_f64(limits.handshake_timeout_s),
             send_buffer_bytes_max: limits.send_buffer_bytes_max,
+            shard_send_buffer_bytes_max: limits.shard_send_buffer_bytes_max,
             frame_payload_len_max: limits.frame_payload_len_max,
             close_timeout: Duration::from_secs_f64(limits.close_timeout_s),
             delivery_timeout: Duration::from_secs_f64(limits.delivery_timeout_s),

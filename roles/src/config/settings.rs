@@ -398,6 +398,10 @@ settings! {
         /// all come with a new tip.
         send_buffer_bytes_max: usize = EngineLimits::default().send_buffer_bytes_max, Kind::Integer { min: 4_096, max: 1 << 30 }, Presence::Default,
             unit "bytes per connection", cost "memory, if many readers are slow at once";
+        /// Bytes that may wait for all slow readers of one shard; 512 more for each channel of the shard. When there are more,
+        /// the slowest readers are dropped until an eighth of it is free again.
+        shard_send_buffer_bytes_max: usize = EngineLimits::default().shard_send_buffer_bytes_max, Kind::Integer { min: 65_536, max: 1 << 40 }, Presence::Default,
+            unit "bytes per shard", cost "up to twice as much memory for each shard, if many readers are slow at once";
         /// The longest payload that is accepted in a frame.
         frame_payload_len_max: u32 = EngineLimits::default().frame_payload_len_max, Kind::Integer { min: 1_024, max: 16_777_215 }, Presence::Default,
             unit "bytes", cost "memory for each connection in the middle of such a frame";
