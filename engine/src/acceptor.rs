@@ -278,7 +278,7 @@ mod tests {
         let certificate = authority.certify(static_key.public_key(), 0, u32::MAX, &[0; 32]);
         let identity = Arc::new(IdentityCell::new(Identity { static_key, certificate }));
         let (board, stop) = (CounterBoard::new(2), Arc::new(Stop::default()));
-        let links = Links::new(2, &board, &identity, &stop).unwrap();
+        let links = Links::<crate::service::Mining>::new(2, &board, &identity, &stop).unwrap();
         let wake = Arc::new(Wake::new().unwrap());
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), Duration::from_secs(1), wake).unwrap();
         let address = listener.local_addr().unwrap();

@@ -6,7 +6,9 @@ use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use adit_proto::mining::server::{Counters as ServerCounters, ShareError};
+use adit_proto::distribution::server as distribution;
+use adit_proto::mining::server as mining;
+use adit_proto::mining::server::ShareError;
 use crossbeam::utils::CachePadded;
 
 use crate::end::EndKind;
@@ -74,7 +76,7 @@ counters! {
     FramesSent => frames_sent,
     /// Shares that met their target.
     SharesAccepted => shares_accepted,
-    /// Blocks among the shares.
+    /// Blocks among the shares, or solutions that clients of Template Distribution brought.
     Solutions => solutions,
     /// Channels opened.
     ChannelsOpened => channels_opened,
@@ -96,13 +98,21 @@ counters! {
     RingEnters => ring_enters,
     /// Lines for the log that found the link full.
     LogEventsDropped => log_events_dropped,
-    /// Solutions that found the link full and waited.
-    SolutionsDelayed => solutions_delayed,
+    /// Solutions, and whatever else leaves a shard, that found the link full and waited.
+    OutputsDelayed => outputs_delayed,
+    /// Frames of NewTemplate sent to clients of Template Distribution.
+    TemplatesSent => templates_sent,
+    /// Frames of SetNewPrevHash sent to clients of Template Distribution.
+    PrevHashesSent => prev_hashes_sent,
+    /// Requests for a template's transactions.
+    TransactionRequests => transaction_requests,
+    /// Solutions for templates that are not kept, among the solutions of Template Distribution.
+    SolutionsUnknown => solutions_unknown,
 }
 
 /// What one shard writes and others read.
 #[derive(Debug, Default)]
-pub(crate) struct ShardCounters {
+pub struct ShardCounters {
     cells: [AtomicU64; COUNT],
     difficulty: AtomicU64,
     shares_rejected: [AtomicU64; ShareError::COUNT],
@@ -137,8 +147,17 @@ impl ShardCounters {
         add(&self.ended[kind as usize], 1);
     }
 
-    /// Takes over what the server has counted.
-    pub(crate) fn publish(&self, server: &ServerCounters) {
+    /// Takes over what a server of Template Distribution has counted.
+    pub(crate) fn publish_distribution(&self, server: &distribution::Counters) {
+        self.set(Counter::Solutions, server.solutions);
+        self.set(Counter::SolutionsUnknown, server.solutions_unknown);
+        self.set(Counter::TemplatesSent, server.templates_sent);
+        self.set(Counter::PrevHashesSent, server.prev_hashes_sent);
+        self.set(Counter::TransactionRequests, server.requests);
+    }
+
+    /// Takes over what a mining server has counted.
+    pub(crate) fn publish_mining(&self, server: &mining::Counters) {
         self.set(Counter::SharesAccepted, server.shares_accepted);
         self.set(Counter::Solutions, server.solutions);
         self.set(Counter::ChannelsOpened, server.channels_opened);
@@ -257,10 +276,10 @@ mod tests {
         board.shards[1].add(Counter::ConnectionsGone, 1);
         board.shards[1].add_ended(EndKind::Idle);
         let mut server =
-            ServerCounters { shares_accepted: 5, difficulty_accepted: 2.5, ..ServerCounters::default() };
+            mining::Counters { shares_accepted: 5, difficulty_accepted: 2.5, ..mining::Counters::default() };
         server.shares_rejected[ShareError::Duplicate as usize] = 6;
-        board.shards[0].publish(&server);
-        board.shards[0].publish(&server);
+        board.shards[0].publish_mining(&server);
+        board.shards[0].publish_mining(&server);
         board.acceptor.add_refused(RefuseReason::AddressFull);
         let counters = board.read();
         assert_eq!(counters.total.connections(), 6);

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use adit_codec::noise::DeframeError;
+use adit_proto::distribution::server as distribution;
 use adit_proto::mining::server::{CloseReason, ProtocolFault};
 
 /// Why a connection ended. One line in the log.
@@ -38,8 +39,12 @@ pub enum EndReason {
         /// The bound of the shard.
         shard_max: usize,
     },
-    /// The server's own reasons.
-    Server(CloseReason),
+    /// There are as many clients of Template Distribution as may be.
+    ClientsMax(usize),
+    /// The mining server's own reasons.
+    Mining(CloseReason),
+    /// The Template Distribution server's own reasons.
+    Distribution(distribution::CloseReason),
     /// The engine is shutting down.
     Shutdown,
     /// A fault of the engine's own; it names what failed.
@@ -68,7 +73,9 @@ pub enum EndKind {
     SlowReader,
     /// See [`EndReason::SlowestReader`].
     SlowestReader,
-    /// [`CloseReason::Protocol`].
+    /// See [`EndReason::ClientsMax`].
+    ClientsMax,
+    /// A frame that does not decode, or that has no place where it came.
     Protocol,
     /// [`CloseReason::SetupRefused`] and [`CloseReason::ExtensionRequired`].
     SetupRefused,
@@ -76,6 +83,10 @@ pub enum EndKind {
     SetupTimeout,
     /// [`CloseReason::NoChannel`].
     NoChannel,
+    /// [`distribution::CloseReason::ConstraintsTimeout`].
+    ConstraintsTimeout,
+    /// Templates with the room that was asked for are not to be had.
+    ConstraintsRefused,
     /// [`CloseReason::Idle`].
     Idle,
     /// [`CloseReason::TooManyErrors`].
@@ -90,7 +101,7 @@ pub enum EndKind {
 
 impl EndKind {
     /// How many there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 21;
     /// Every one, in order of its discriminant.
     pub const ALL: [Self; Self::COUNT] = [
         Self::PeerClosed,
@@ -102,10 +113,13 @@ impl EndKind {
         Self::FrameTooLong,
         Self::SlowReader,
         Self::SlowestReader,
+        Self::ClientsMax,
         Self::Protocol,
         Self::SetupRefused,
         Self::SetupTimeout,
         Self::NoChannel,
+        Self::ConstraintsTimeout,
+        Self::ConstraintsRefused,
         Self::Idle,
         Self::TooManyErrors,
         Self::Operator,
@@ -126,10 +140,13 @@ impl EndKind {
             Self::FrameTooLong => "frame too long",
             Self::SlowReader => "slow reader",
             Self::SlowestReader => "slowest reader of a full shard",
+            Self::ClientsMax => "too many clients",
             Self::Protocol => "protocol fault",
             Self::SetupRefused => "setup refused",
             Self::SetupTimeout => "setup timeout",
             Self::NoChannel => "no channel",
+            Self::ConstraintsTimeout => "constraints timeout",
+            Self::ConstraintsRefused => "constraints refused",
             Self::Idle => "idle",
             Self::TooManyErrors => "too many errors",
             Self::Operator => "closed by the operator",
@@ -153,7 +170,8 @@ impl EndReason {
             Self::Frame(_) => EndKind::FrameSeal,
             Self::SlowReader { .. } => EndKind::SlowReader,
             Self::SlowestReader { .. } => EndKind::SlowestReader,
-            Self::Server(reason) => match reason {
+            Self::ClientsMax(_) => EndKind::ClientsMax,
+            Self::Mining(reason) => match reason {
                 CloseReason::Protocol(_) => EndKind::Protocol,
                 CloseReason::SetupRefused(_) | CloseReason::ExtensionRequired(_) => EndKind::SetupRefused,
                 CloseReason::SetupTimeout => EndKind::SetupTimeout,
@@ -162,6 +180,7 @@ impl EndReason {
                 CloseReason::TooManyErrors => EndKind::TooManyErrors,
                 CloseReason::Operator => EndKind::Operator,
             },
+            Self::Distribution(reason) => distribution_kind(reason),
             Self::Shutdown => EndKind::Shutdown,
             Self::Internal(_) => EndKind::Internal,
         }
@@ -179,7 +198,7 @@ impl fmt::Display for EndReason {
             Self::HandshakeTooLong => {
                 f.write_str("no Noise handshake: sent more than its first act before it was answered")
             }
-            Self::NoValidCertificate => f.write_str("refused: the pool has no valid certificate to show"),
+            Self::NoValidCertificate => f.write_str("refused: there is no valid certificate to show"),
             Self::Frame(error) => error.fmt(f),
             Self::SlowReader { waiting, max } => {
                 write!(f, "does not read: {waiting} bytes wait to be sent, at most {max}")
@@ -188,10 +207,25 @@ impl fmt::Display for EndReason {
                 f,
                 "does not read: {waiting} bytes wait to be sent, and {shard_waiting} on its shard, at most {shard_max}"
             ),
-            Self::Server(reason) => write_close_reason(reason, f),
-            Self::Shutdown => f.write_str("the pool shuts down"),
+            Self::ClientsMax(max) => write!(f, "refused: {max} clients are connected, which is clients_max"),
+            Self::Mining(reason) => write_close_reason(reason, f),
+            Self::Distribution(reason) => reason.fmt(f),
+            Self::Shutdown => f.write_str("the server shuts down"),
             Self::Internal(what) => write!(f, "internal fault: {what}"),
         }
+    }
+}
+
+const fn distribution_kind(reason: &distribution::CloseReason) -> EndKind {
+    use distribution::CloseReason;
+    match reason {
+        CloseReason::Malformed(_) | CloseReason::Unexpected(_) => EndKind::Protocol,
+        CloseReason::SetupRefused(_) => EndKind::SetupRefused,
+        CloseReason::SetupTimeout => EndKind::SetupTimeout,
+        CloseReason::ConstraintsTimeout => EndKind::ConstraintsTimeout,
+        CloseReason::ConstraintsTooLarge(_) | CloseReason::TooManyClasses(_) => EndKind::ConstraintsRefused,
+        CloseReason::TooManyErrors => EndKind::TooManyErrors,
+        CloseReason::Operator => EndKind::Operator,
     }
 }
 

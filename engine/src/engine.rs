@@ -6,9 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use adit_hasher::Hasher;
-use adit_proto::mining::server::{CommandError, ServerConfig, ShardId, Solution};
-use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam::utils::CachePadded;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -20,8 +17,9 @@ use crate::error::StartError;
 use crate::identity::{Identity, IdentityCell};
 use crate::limits::EngineLimits;
 use crate::log::LogEvent;
-use crate::shard::{Command, Done, Shard, ShardConfig};
-use crate::topology::{Links, PendingCommand, SHARDS_MAX, ShardDoor, ShardLinks, Stop};
+use crate::service::{Mining, MiningConfig, Service, ServiceConfig};
+use crate::shard::{Shard, ShardConfig};
+use crate::topology::{Links, PendingCommand, SHARDS_MAX, ShardInlet, ShardLinks, Stop};
 use crate::transport::{
     Listener, RINGS_MAX, Sizes, Wake, kernel_version, locked_memory_max, open_files_max, probe,
 };
@@ -34,8 +32,6 @@ const EXECUTOR_MEMLOCK_MIN: u64 = 512 << 10;
 const EXECUTOR_RING_DEPTH: usize = 32;
 /// How long a shard may take to come up.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// Bits of the extranonce prefix that count channels.
-const SLOT_BITS: u32 = 40;
 /// Sockets beyond `connections_max` for which a shard has room: those that are closing still hold theirs.
 const CLOSING_ROOM: u32 = 1024;
 /// How long the caller of a command waits for its shard.
@@ -43,15 +39,13 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// Where miners connect; port 0 lets the system choose.
+pub struct EngineConfig<C = MiningConfig> {
+    /// Where clients connect; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// CPUs, one shard each.
     pub cpus: Vec<usize>,
-    /// Settings of the servers; the shard's number and the first slot are filled in.
-    pub server: ServerConfig,
-    /// Hashes shares.
-    pub hasher: Hasher,
+    /// What is served.
+    pub service: C,
     /// Bounds.
     pub limits: EngineLimits,
 }
@@ -61,14 +55,17 @@ pub struct EngineConfig {
 pub struct Engine;
 
 impl Engine {
-    /// Starts shards and acceptor. Miners are served from then on; they get work with the first template.
+    /// Starts shards and acceptor. Clients are served from then on; they get work with the first template.
     ///
     /// # Errors
     /// [`StartError`], which says what to do; nothing is left running.
-    pub fn start(config: EngineConfig, identity: Identity) -> Result<EngineHandle, StartError> {
-        let shards = config.cpus.len();
-        if shards == 0 || shards > SHARDS_MAX {
-            return Err(StartError::Shards { found: shards, max: SHARDS_MAX });
+    pub fn start<C: ServiceConfig>(
+        config: EngineConfig<C>,
+        identity: Identity,
+    ) -> Result<EngineHandle<C::Service>, StartError> {
+        let (shards, shards_max) = (config.cpus.len(), C::SHARDS_MAX.min(SHARDS_MAX));
+        if shards == 0 || shards > shards_max {
+            return Err(StartError::Shards { found: shards, max: shards_max });
         }
         if let Some((major, minor)) = kernel_version().filter(|(major, _)| *major < 6) {
             return Err(StartError::KernelTooOld { major, minor });
@@ -96,14 +93,14 @@ impl Engine {
         let links = Links::new(shards, &board, &identity, &stop).map_err(system("make an eventfd"))?;
         let mut handle = EngineHandle {
             local_addr,
-            doors: links.doors,
-            solutions: links.solutions,
+            inlets: links.inlets,
+            outputs: links.outputs,
             log: links.log.1,
             board,
             identity,
             stop,
             acceptor_wake,
-            templates: Mutex::new(()),
+            updates: Mutex::new(()),
             threads: Threads { shards: Vec::new(), acceptor: None },
         };
         // From here on a failure drops the handle, which ends and joins what was started.
@@ -114,7 +111,7 @@ impl Engine {
         }
         let acceptor = Acceptor::new(
             listener,
-            handle.doors.clone(),
+            links.doors,
             config.limits,
             Arc::clone(&handle.board.acceptor),
             links.log.0,
@@ -130,21 +127,18 @@ impl Engine {
 }
 
 /// Starts one shard's thread and waits until it serves. Unpinned if the CPU cannot be had.
-fn start_shard(
+fn start_shard<C: ServiceConfig>(
     index: usize,
     cpu: usize,
-    config: &EngineConfig,
+    config: &EngineConfig<C>,
     sizes: Sizes,
     origin: Instant,
-    links: ShardLinks,
+    links: ShardLinks<C::Service>,
 ) -> Result<ExecutorJoinHandle<()>, StartError> {
-    let shard = u8::try_from(index).expect("at most SHARDS_MAX shards");
-    let mut server = config.server.clone();
-    server.shard = ShardId(shard);
-    server.extranonce.first_slot = random_slot()?;
     let shard_config = ShardConfig {
-        server,
-        hasher: config.hasher,
+        service: config.service.clone(),
+        shard: u8::try_from(index).expect("at most SHARDS_MAX shards"),
+        random: random()?,
         limits: config.limits,
         handshakes_per_second: f64::from(config.limits.handshakes_per_second_max) / config.cpus.len() as f64,
         sizes,
@@ -159,17 +153,17 @@ fn start_shard(
 }
 
 /// What a shard's thread takes with it, once it runs.
-type Parts = Mutex<Option<(ShardConfig, ShardLinks)>>;
+type Parts<S> = Mutex<Option<(ShardConfig<<S as Service>::Config>, ShardLinks<S>)>>;
 
-fn take<T>(parts: &Parts, with: impl FnOnce(&mut Option<(ShardConfig, ShardLinks)>) -> T) -> T {
+fn take<P, T>(parts: &Mutex<P>, with: impl FnOnce(&mut P) -> T) -> T {
     with(&mut parts.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Starts a shard's thread and waits until it serves.
-fn launch(
+fn launch<S: Service>(
     index: usize,
     placement: Placement,
-    parts: &Arc<Parts>,
+    parts: &Arc<Parts<S>>,
 ) -> Result<ExecutorJoinHandle<()>, StartError> {
     let (report, reported) = bounded(1);
     let executor = |cause: String| StartError::Executor { shard: index, cause };
@@ -199,12 +193,13 @@ fn launch(
     }
 }
 
-async fn run_shard(config: ShardConfig, links: ShardLinks, report: Sender<Result<(), StartError>>) {
-    let failure = PanicReport {
-        shard: config.server.shard.0,
-        log: links.log.clone(),
-        counters: Arc::clone(&links.counters),
-    };
+async fn run_shard<S: Service>(
+    config: ShardConfig<S::Config>,
+    links: ShardLinks<S>,
+    report: Sender<Result<(), StartError>>,
+) {
+    let failure =
+        PanicReport { shard: config.shard, log: links.log.clone(), counters: Arc::clone(&links.counters) };
     match Shard::new(config, links) {
         Ok(shard) => {
             let _ = report.send(Ok(()));
@@ -253,15 +248,13 @@ fn executor_error<T>(shard: usize, error: &glommio::GlommioError<T>) -> StartErr
     }
 }
 
-/// Where a shard begins to number its channels: another place after each start, so that no prefix is handed out
-/// twice on one tip.
-fn random_slot() -> Result<u64, StartError> {
+fn random() -> Result<u64, StartError> {
     let mut bytes = [0; 8];
     SystemRandom::new().fill(&mut bytes).map_err(|_| StartError::System {
         what: "get random numbers",
         error: std::io::Error::other("the system gives none"),
     })?;
-    Ok(u64::from_le_bytes(bytes) >> (u64::BITS - SLOT_BITS))
+    Ok(u64::from_le_bytes(bytes))
 }
 
 struct Threads {
@@ -270,17 +263,17 @@ struct Threads {
 }
 
 /// A running engine. Dropped without [`EngineHandle::shutdown`], it ends at once.
-pub struct EngineHandle {
+pub struct EngineHandle<S: Service = Mining> {
     local_addr: SocketAddr,
-    doors: Vec<ShardDoor>,
-    solutions: Receiver<Box<Solution>>,
+    inlets: Vec<ShardInlet<S>>,
+    outputs: Receiver<S::Output>,
     log: Receiver<LogEvent>,
     board: CounterBoard,
     identity: Arc<IdentityCell>,
     stop: Arc<Stop>,
     acceptor_wake: Arc<Wake>,
-    /// Held while a template goes to the shards, so that all of them see templates in one order.
-    templates: Mutex<()>,
+    /// Held while an update goes to the shards, so that all of them see updates in one order.
+    updates: Mutex<()>,
     threads: Threads,
 }
 
@@ -297,8 +290,8 @@ pub struct ShutdownReport {
     pub lasted: Duration,
 }
 
-impl EngineHandle {
-    /// Where miners connect.
+impl<S: Service> EngineHandle<S> {
+    /// Where clients connect.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -307,23 +300,24 @@ impl EngineHandle {
     /// How many shards there are.
     #[must_use]
     pub fn shards(&self) -> usize {
-        self.doors.len()
+        self.inlets.len()
     }
 
     /// Gives a template or a tip to every shard. Waits while a shard's link is full; a shard that failed is passed over.
-    pub fn send_template(&self, update: TemplateUpdate) {
-        let _order = self.templates.lock().unwrap_or_else(PoisonError::into_inner);
-        for door in &self.doors {
-            if door.templates.send(update.clone()).is_ok() {
-                door.wake.wake();
+    pub fn send_update(&self, update: S::Update) {
+        let _order = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
+        for inlet in &self.inlets {
+            if inlet.updates.send(update.clone()).is_ok() {
+                inlet.wake.wake();
             }
         }
     }
 
-    /// Blocks, as they are found. All readers share one link; none is dropped as long as there is a reader.
+    /// What leaves the service: blocks, as they are found. All readers share one link; nothing is dropped as long as there
+    /// is a reader.
     #[must_use]
-    pub fn solutions(&self) -> Receiver<Box<Solution>> {
-        self.solutions.clone()
+    pub fn outputs(&self) -> Receiver<S::Output> {
+        self.outputs.clone()
     }
 
     /// Lines for the log. All readers share one link; lines that find it full are dropped and counted.
@@ -344,11 +338,11 @@ impl EngineHandle {
     }
 
     /// Has a shard carry out a command. None if there is no such shard, or if it does not answer.
-    pub fn command(&self, shard: u8, command: Command) -> Option<Result<Done, CommandError>> {
-        let door = self.doors.get(usize::from(shard))?;
+    pub fn command(&self, shard: u8, command: S::Command) -> Option<S::Answer> {
+        let inlet = self.inlets.get(usize::from(shard))?;
         let (answer, answered) = bounded(1);
-        door.commands.send_timeout(PendingCommand { command, answer }, COMMAND_PATIENCE).ok()?;
-        door.wake.wake();
+        inlet.commands.send_timeout(PendingCommand { command, answer }, COMMAND_PATIENCE).ok()?;
+        inlet.wake.wake();
         answered.recv_timeout(COMMAND_PATIENCE).ok()
     }
 
@@ -387,11 +381,11 @@ impl EngineHandle {
     }
 
     fn wake_shards(&self) {
-        self.doors.iter().for_each(|door| door.wake.wake());
+        self.inlets.iter().for_each(|inlet| inlet.wake.wake());
     }
 }
 
-impl Drop for EngineHandle {
+impl<S: Service> Drop for EngineHandle<S> {
     fn drop(&mut self) {
         if self.threads.acceptor.is_some() || !self.threads.shards.is_empty() {
             self.end(Duration::ZERO);
@@ -399,11 +393,11 @@ impl Drop for EngineHandle {
     }
 }
 
-impl std::fmt::Debug for EngineHandle {
+impl<S: Service> std::fmt::Debug for EngineHandle<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("EngineHandle")
             .field("local_addr", &self.local_addr)
-            .field("shards", &self.doors.len())
+            .field("shards", &self.inlets.len())
             .finish_non_exhaustive()
     }
 }

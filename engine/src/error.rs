@@ -35,6 +35,8 @@ pub enum StartError {
     },
     /// File descriptors ran out while the rings were made.
     DescriptorsExhausted(io::Error),
+    /// Limits with which the Template Distribution server cannot work.
+    Distribution(adit_proto::distribution::server::ServerConfigError),
     /// The address cannot be listened on.
     Listen {
         /// Which address.
@@ -101,6 +103,7 @@ impl fmt::Display for StartError {
                 "the rings of the shards need more file descriptors ({error}): raise the limit with `ulimit -n 65536` or, in \
                  a systemd unit, `LimitNOFILE=65536`"
             ),
+            Self::Distribution(error) => write!(f, "template distribution: {error}"),
             Self::Listen { address, error } => {
                 write!(f, "cannot listen on {address} ({error})")?;
                 match error.kind() {

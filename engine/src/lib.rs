@@ -1,10 +1,11 @@
-//! Thread-per-core shards over io_uring: the part of Adit that miners connect to.
+//! Thread-per-core shards over io_uring: the part of Adit that clients connect to.
 //!
 //! [`Engine::start`] starts the threads that [`topology`] shows on one page; the [`EngineHandle`] gives them templates and takes
 //! solutions, lines for the log and counters. What a message means is [`adit_proto`]'s; this crate owns sockets, ciphers
 //! of live connections, clocks, randomness, threads and the bounds on all of them.
 //!
 //! - [`transport`]: sockets over io_uring; knows nothing of Stratum, and has all `unsafe` of the crate.
+//! - [`service`]: what the engine knows of each protocol.
 //! - [`shard`]: what one core does.
 //! - `acceptor`: the thread that takes connections in.
 //! - [`topology`]: threads and links.
@@ -20,6 +21,7 @@ mod error;
 mod identity;
 mod limits;
 mod log;
+pub mod service;
 pub mod shard;
 pub mod topology;
 pub mod transport;

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use adit_proto::Instant;
+use adit_proto::distribution::Constraints;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::{ChannelId, ConnectionId};
 use crossbeam::channel::{Sender, TrySendError};
 
@@ -38,6 +40,15 @@ pub enum LogEvent {
         vendor: Vec<u8>,
         /// `firmware`, as received.
         firmware: Vec<u8>,
+    },
+    /// A client of Template Distribution gets templates.
+    Joined {
+        /// Who.
+        peer: SocketAddr,
+        /// Its constraint class.
+        class: ClassId,
+        /// What it asked for.
+        constraints: Constraints,
     },
     /// A channel was opened.
     ChannelOpened {
@@ -160,10 +171,12 @@ pub enum LineKind {
     ChannelClosed,
     /// Templates refused.
     TemplateRefused,
+    /// Clients of Template Distribution that get templates.
+    Joined,
 }
 
 impl LineKind {
-    const COUNT: usize = EndKind::COUNT + 5;
+    const COUNT: usize = EndKind::COUNT + 6;
 
     const fn index(self) -> usize {
         match self {
@@ -173,6 +186,7 @@ impl LineKind {
             Self::ChannelOpened => EndKind::COUNT + 2,
             Self::ChannelClosed => EndKind::COUNT + 3,
             Self::TemplateRefused => EndKind::COUNT + 4,
+            Self::Joined => EndKind::COUNT + 5,
         }
     }
 
@@ -183,7 +197,8 @@ impl LineKind {
             index if index == EndKind::COUNT + 1 => Self::SetUp,
             index if index == EndKind::COUNT + 2 => Self::ChannelOpened,
             index if index == EndKind::COUNT + 3 => Self::ChannelClosed,
-            _ => Self::TemplateRefused,
+            index if index == EndKind::COUNT + 4 => Self::TemplateRefused,
+            _ => Self::Joined,
         }
     }
 }
@@ -205,6 +220,11 @@ impl fmt::Display for LogEvent {
             Self::SetUp { peer, vendor, firmware } => {
                 write!(f, "{peer}: set up, vendor {}, firmware {}", PeerText(vendor), PeerText(firmware))
             }
+            Self::Joined { peer, class, constraints } => write!(
+                f,
+                "{peer}: gets templates of class {}, for {} bytes of outputs and {} sigops",
+                class.0, constraints.max_additional_size, constraints.max_additional_sigops
+            ),
             Self::ChannelOpened { peer, channel, extended, user_identity, nominal_hash_rate } => write!(
                 f,
                 "{peer}: opened {} channel {} for {} at {nominal_hash_rate:.3e} h/s",
@@ -229,6 +249,7 @@ impl fmt::Display for LogEvent {
                     LineKind::ChannelOpened => write!(f, "{channels} opened"),
                     LineKind::ChannelClosed => write!(f, "{channels} closed"),
                     LineKind::TemplateRefused => f.write_str("templates refused"),
+                    LineKind::Joined => write!(f, "{connections} joined a constraint class"),
                 }
             }
             Self::CertificateNotValid { valid_from, not_valid_after, now } => write!(

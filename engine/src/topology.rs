@@ -1,9 +1,9 @@
 //! Every thread of an engine and every link between two of them, on one page.
 //!
 //! ```text
-//!  template source ──templates──▶ ┌──────────┐ ──solutions──▶ journal, nodes
+//!  template source ──updates────▶ ┌──────────┐ ──outputs──▶ journal, nodes
 //!  (its own thread)               │ shard 0  │
-//!  handle ──commands────────────▶ │  ...     │ ──log────────▶ log, dashboard
+//!  handle ──commands────────────▶ │  ...     │ ──log──────▶ log, dashboard
 //!                                 │ shard n-1│
 //!  acceptor ──sockets───────────▶ └──────────┘
 //! ```
@@ -16,10 +16,14 @@
 //! | link | from, to | depth | when full |
 //! |---|---|---|---|
 //! | sockets | acceptor, each shard | [`SOCKETS`] | next shard; if all are, waits [`SOCKET_PATIENCE`] (the kernel's backlog fills), then closes the socket, counted |
-//! | templates | source, each shard | [`TEMPLATES`] | the source waits: templates are few, and none may be lost |
+//! | updates | source, each shard | [`UPDATES`] | the source waits: templates are few, and none may be lost |
 //! | commands | handle, each shard | [`COMMANDS`] | the caller waits |
-//! | solutions | each shard, one reader | [`SOLUTIONS`] | the shard keeps [`SOLUTIONS_KEPT`] itself, then stops reading shares until there is room: none is dropped |
+//! | outputs | each shard, one reader | [`OUTPUTS`] | the shard keeps [`OUTPUTS_KEPT`] itself, then stops reading frames until there is room: none is dropped |
 //! | log | all, one reader | [`LOG_EVENTS`] | dropped, counted |
+//!
+//! What goes over `updates`, `commands` and `outputs` is the [service](crate::service)'s: for the Mining Protocol templates,
+//! an operator's commands, and blocks; for Template Distribution templates of a constraint class, answers to requests for
+//! transactions, and blocks with everything that the node must be told.
 //!
 //! Beside the links threads share only: the identity (an `Arc` that is replaced as a whole, told by a generation), immutable
 //! templates behind `Arc`, counters that one thread writes and others read, and the count of connections per address
@@ -32,8 +36,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use adit_proto::mining::server::{CommandError, Solution};
-use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crossbeam::utils::CachePadded;
 
@@ -41,7 +43,7 @@ use crate::acceptor::AddressTicket;
 use crate::counters::{CounterBoard, ShardCounters};
 use crate::identity::IdentityCell;
 use crate::log::LogEvent;
-use crate::shard::{Command, Done};
+use crate::service::Service;
 use crate::transport::Wake;
 
 /// Sockets that wait for one shard. Each holds a file descriptor: with [`SHARDS_MAX`] shards they must stay few.
@@ -49,23 +51,23 @@ pub const SOCKETS: usize = 256;
 /// How long the acceptor waits for a place in some shard's link.
 pub const SOCKET_PATIENCE: Duration = Duration::from_millis(200);
 /// Templates and tips that wait for one shard.
-pub const TEMPLATES: usize = 64;
-/// Commands of an operator that wait for one shard.
+pub const UPDATES: usize = 64;
+/// Commands that wait for one shard.
 pub const COMMANDS: usize = 64;
-/// Solutions that wait for their reader. On any network with a real target there is one in ten minutes; on test chains every
-/// share can be one.
-pub const SOLUTIONS: usize = 1024;
-/// Solutions that a shard keeps while the link is full, before it stops reading shares. One tick's shares may come on top.
-pub const SOLUTIONS_KEPT: usize = 1024;
+/// Outputs that wait for their reader. On any network with a real target there is a block in ten minutes; on test chains
+/// every share can be one.
+pub const OUTPUTS: usize = 1024;
+/// Outputs that a shard keeps while the link is full, before it stops reading frames. Those of one tick may come on top.
+pub const OUTPUTS_KEPT: usize = 1024;
 /// Lines that wait for the log's reader.
 pub const LOG_EVENTS: usize = 8192;
-/// Shards of one engine: a shard's number is one byte of the extranonce prefix.
+/// Shards of one engine: a shard's number is one byte.
 pub const SHARDS_MAX: usize = 256;
 
 /// A command on its way, and where its answer goes.
-pub(crate) struct PendingCommand {
-    pub(crate) command: Command,
-    pub(crate) answer: Sender<Result<Done, CommandError>>,
+pub(crate) struct PendingCommand<S: Service> {
+    pub(crate) command: S::Command,
+    pub(crate) answer: Sender<S::Answer>,
 }
 
 /// A socket on its way to its shard.
@@ -76,11 +78,11 @@ pub(crate) struct NewSocket {
 }
 
 /// A shard's ends of its links.
-pub(crate) struct ShardLinks {
+pub(crate) struct ShardLinks<S: Service> {
     pub(crate) sockets: Receiver<NewSocket>,
-    pub(crate) templates: Receiver<TemplateUpdate>,
-    pub(crate) commands: Receiver<PendingCommand>,
-    pub(crate) solutions: Sender<Box<Solution>>,
+    pub(crate) updates: Receiver<S::Update>,
+    pub(crate) commands: Receiver<PendingCommand<S>>,
+    pub(crate) outputs: Sender<S::Output>,
     pub(crate) log: Sender<LogEvent>,
     pub(crate) identity: Arc<IdentityCell>,
     pub(crate) counters: Arc<CachePadded<ShardCounters>>,
@@ -88,13 +90,17 @@ pub(crate) struct ShardLinks {
     pub(crate) wake: Arc<Wake>,
 }
 
-/// The other ends of one shard's links.
-#[derive(Clone)]
+/// The acceptor's ends of one shard's links.
 pub(crate) struct ShardDoor {
     pub(crate) sockets: Sender<NewSocket>,
-    pub(crate) templates: Sender<TemplateUpdate>,
-    pub(crate) commands: Sender<PendingCommand>,
     pub(crate) counters: Arc<CachePadded<ShardCounters>>,
+    pub(crate) wake: Arc<Wake>,
+}
+
+/// The handle's ends of one shard's links.
+pub(crate) struct ShardInlet<S: Service> {
+    pub(crate) updates: Sender<S::Update>,
+    pub(crate) commands: Sender<PendingCommand<S>>,
     pub(crate) wake: Arc<Wake>,
 }
 
@@ -108,40 +114,45 @@ pub(crate) struct Stop {
 }
 
 /// All links of an engine.
-pub(crate) struct Links {
-    pub(crate) shards: Vec<ShardLinks>,
+pub(crate) struct Links<S: Service> {
+    pub(crate) shards: Vec<ShardLinks<S>>,
     pub(crate) doors: Vec<ShardDoor>,
-    pub(crate) solutions: Receiver<Box<Solution>>,
+    pub(crate) inlets: Vec<ShardInlet<S>>,
+    pub(crate) outputs: Receiver<S::Output>,
     pub(crate) log: (Sender<LogEvent>, Receiver<LogEvent>),
 }
 
-impl Links {
+impl<S: Service> Links<S> {
     pub(crate) fn new(
         count: usize,
         board: &CounterBoard,
         identity: &Arc<IdentityCell>,
         stop: &Arc<Stop>,
     ) -> std::io::Result<Self> {
-        let (solutions_sender, solutions) = bounded(SOLUTIONS);
+        let (outputs_sender, outputs) = bounded(OUTPUTS);
         let log = bounded(LOG_EVENTS);
-        let (mut shards, mut doors) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut shards = Vec::with_capacity(count);
+        let (mut doors, mut inlets) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for counters in board.shards.iter().take(count) {
             let (sockets_sender, sockets) = bounded(SOCKETS);
-            let (templates_sender, templates) = bounded(TEMPLATES);
+            let (updates_sender, updates) = bounded(UPDATES);
             let (commands_sender, commands) = bounded(COMMANDS);
             let wake = Arc::new(Wake::new()?);
             doors.push(ShardDoor {
                 sockets: sockets_sender,
-                templates: templates_sender,
-                commands: commands_sender,
                 counters: Arc::clone(counters),
+                wake: Arc::clone(&wake),
+            });
+            inlets.push(ShardInlet {
+                updates: updates_sender,
+                commands: commands_sender,
                 wake: Arc::clone(&wake),
             });
             shards.push(ShardLinks {
                 sockets,
-                templates,
+                updates,
                 commands,
-                solutions: solutions_sender.clone(),
+                outputs: outputs_sender.clone(),
                 log: log.0.clone(),
                 identity: Arc::clone(identity),
                 counters: Arc::clone(counters),
@@ -149,6 +160,6 @@ impl Links {
                 wake,
             });
         }
-        Ok(Self { shards, doors, solutions, log })
+        Ok(Self { shards, doors, inlets, outputs, log })
     }
 }

@@ -76,7 +76,7 @@ fn nothing_is_left_of_those_who_leave() {
     assert_eq!((report.connections_closed, report.connections_cut), (21, 0));
     assert_eq!(report.threads_failed, 0);
     assert!(report.lasted < Duration::from_secs(5), "{report:?}");
-    let ended = log.try_iter().filter(|event| event.to_string().contains("the pool shuts down")).count();
+    let ended = log.try_iter().filter(|event| event.to_string().contains("the server shuts down")).count();
     assert!(ended > 0);
     drop(silent);
     wait_for("the threads to go", || threads_named("adit-") == 0);

@@ -130,7 +130,7 @@ fn half_a_handshake_and_silence() {
 #[test]
 fn no_setup_after_the_handshake() {
     let mut config = config(1);
-    config.server.limits.setup_timeout = Duration::from_millis(300);
+    config.service.server.limits.setup_timeout = Duration::from_millis(300);
     let engine = start(config);
     give_work(&engine, 1, false);
     let honest = Honest::start(&engine);
@@ -241,7 +241,7 @@ fn a_peer_that_never_reads() {
     let mut config = config(1);
     config.limits = limits();
     // None of the jobs that are pushed in a hurry shall make the honest miner's stale.
-    config.server.limits.jobs_max = 100_000;
+    config.service.server.limits.jobs_max = 100_000;
     let engine = start(config);
     give_work(&engine, 1, false);
     let honest = Honest::start(&engine);
@@ -261,7 +261,7 @@ fn a_peer_that_never_reads() {
             break;
         }
         assert!(Instant::now() < deadline, "not dropped after {id} templates");
-        engine.send_template(template(id, false));
+        engine.send_update(template(id, false));
         std::thread::sleep(Duration::from_millis(1));
     }
     let line = end_line(&engine, EndKind::SlowReader);

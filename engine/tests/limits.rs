@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use adit_engine::shard::{Command, Done};
+use adit_engine::service::{Command, Done};
 use adit_engine::{EndKind, Engine, EngineLimits, LogEvent, RefuseReason, StartError};
 use adit_proto::mining::server::{ChannelId, CommandError, ConnectionId};
 

@@ -90,7 +90,7 @@ fn connections_are_spread_evenly_over_two_shards() {
 fn a_solution_leaves_before_its_acknowledgement() {
     let engine = start(config(1));
     give_work(&engine, 1, true);
-    let solutions = engine.solutions();
+    let solutions = engine.outputs();
     let mut peer = Peer::set_up(&engine);
     let mut channel = peer.open(false);
     for round in 1..=200 {
@@ -108,7 +108,7 @@ fn a_solution_leaves_before_its_acknowledgement() {
 fn solutions_wait_for_their_reader_and_none_is_lost() {
     let engine = start(config(1));
     give_work(&engine, 1, true);
-    let solutions = engine.solutions();
+    let solutions = engine.outputs();
     let mut peer = Peer::set_up(&engine);
     let mut channel = peer.open(true);
     // Far more than link and shard keep together: the shard must stop reading until somebody takes them.
@@ -117,7 +117,7 @@ fn solutions_wait_for_their_reader_and_none_is_lost() {
         peer.mine(&mut channel, count, 50);
         peer.accepted
     });
-    wait_for_counters(&engine, "solutions that wait", |counters| counters.total.solutions_delayed > 0);
+    wait_for_counters(&engine, "solutions that wait", |counters| counters.total.outputs_delayed > 0);
     std::thread::sleep(Duration::from_millis(200));
     let mut nonces: Vec<_> =
         (0..count).map(|_| solutions.recv_timeout(PATIENCE).unwrap().header[76..].to_vec()).collect();

@@ -19,8 +19,8 @@ fn tips_outlived(channels: usize, max: u64) -> u64 {
     world.join(SocketId(0), REQUIRES_STANDARD_JOBS, channels);
     for tip in 0..max {
         let (template, prev_hash) = work(2 + tip);
-        world.shard.core.handle_template(&template);
-        world.shard.core.handle_template(&prev_hash);
+        world.shard.core.handle_update(&template);
+        world.shard.core.handle_update(&prev_hash);
         let mut closed = false;
         for _ in 0..10 {
             world.next_tick();
@@ -62,8 +62,8 @@ fn many_slow_readers_are_bounded_together_and_fast_ones_unharmed() {
     let mut largest = 0;
     for tip in 0..400 {
         let (template, prev_hash) = work(2 + tip);
-        world.shard.core.handle_template(&template);
-        world.shard.core.handle_template(&prev_hash);
+        world.shard.core.handle_update(&template);
+        world.shard.core.handle_update(&prev_hash);
         for _ in 0..4 {
             world.next_tick();
             world.tick();

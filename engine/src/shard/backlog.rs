@@ -3,18 +3,17 @@
 //! Bytes are counted as they come and go ([`SendBuffers::held`](super::outgoing::SendBuffers::held)); connections are gone
 //! through only when there are too many, and then so many are dropped that it takes a while until the next time.
 //!
-//! What a connection's channels allow it, [`SEND_BUFFER_BYTES_PER_CHANNEL`] each, widens the shard's bound and is taken off
-//! its backlog. So whenever the bound is exceeded, some hold more than they are allowed, and dropping those is enough.
-
-use adit_hasher::BatchHash;
+//! What the service allows a connection ([`Service::backlog_allowance`]: so much for each channel) widens the shard's bound
+//! and is taken off its backlog. So whenever the bound is exceeded, some hold more than they are allowed, and dropping those is enough.
 
 use super::connection::Stage;
 use super::core::Core;
 use crate::end::EndReason;
-use crate::limits::{SEND_BUFFER_BYTES_PER_CHANNEL, SHARD_SEND_BUFFER_FREED_PART};
+use crate::limits::SHARD_SEND_BUFFER_FREED_PART;
+use crate::service::Service;
 use crate::transport::SocketId;
 
-impl<H: BatchHash> Core<H> {
+impl<S: Service> Core<S> {
     /// Bytes that wait or are under way to all peers.
     #[must_use]
     pub fn send_backlog(&self) -> usize {
@@ -28,7 +27,7 @@ impl<H: BatchHash> Core<H> {
         if held <= base {
             return;
         }
-        let max = base + self.server.channel_count() * SEND_BUFFER_BYTES_PER_CHANNEL;
+        let max = base + self.service.backlog_allowance_in_all();
         if held <= max {
             return;
         }
@@ -36,12 +35,12 @@ impl<H: BatchHash> Core<H> {
             .zip(&self.connections)
             .filter_map(|(index, connection)| {
                 let connection = connection.as_ref()?;
-                let channels = match connection.stage {
-                    Stage::Open { id, .. } => self.server.channels_of(id) as usize,
+                let allowance = match connection.stage {
+                    Stage::Open { id, .. } => self.service.backlog_allowance(id),
                     _ => 0,
                 };
                 let waiting = connection.outgoing.held();
-                let excess = waiting.saturating_sub(channels * SEND_BUFFER_BYTES_PER_CHANNEL);
+                let excess = waiting.saturating_sub(allowance);
                 (excess > 0).then_some((excess, waiting, SocketId(index)))
             })
             .collect();

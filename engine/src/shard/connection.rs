@@ -29,9 +29,9 @@ pub(super) enum Stage {
     Handshake(Box<Act1>),
     /// The first act is here, and waits for its turn.
     Queued(Box<Act1>),
-    /// In the server's hands.
+    /// In the service's hands.
     Open { id: ConnectionId, deframer: SecureDeframer },
-    /// Over for the server: what waits is being sent, what arrives is ignored.
+    /// Over for the service: what waits is being sent, what arrives is ignored.
     Draining,
     /// All is sent and the peer knows: waiting for it to close, so that it can read all.
     Lingering,

@@ -5,21 +5,16 @@
 //! per tick by [`Core::begin_tick`].
 //!
 //! Invariants: events leave before any frame of the same tick is sealed, so a block is on its way before its
-//! acknowledgement; nothing is handed to the server for a connection whose end is decided; every socket that was attached
+//! acknowledgement; nothing is handed to the service for a connection whose end is decided; every socket that was attached
 //! is closed exactly once, and its connection forgotten when the transport says that it is gone.
 //!
 //! Bounds: connections (the transport's table), bytes that wait per connection and in all, handshakes per second, spare
 //! buffers and keys (`limits::tick`).
 
 use adit_codec::noise::SpareBuffers;
-use adit_hasher::BatchHash;
-use adit_proto::mining::server::{
-    CloseReason, CommandError, ConnectionId, Event, Server, ServerConfig, ServerOutbox,
-};
-use adit_proto::template::TemplateUpdate;
+use adit_proto::mining::server::ConnectionId;
 use adit_proto::{Instant, Priority};
 
-use super::command::{Command, Done};
 use super::connection::{Act1, Connection, Stage};
 use super::deadlines::Deadlines;
 use super::handshakes::Handshakes;
@@ -28,8 +23,9 @@ use super::outgoing::{Outgoing, SendBuffers};
 use crate::acceptor::AddressTicket;
 use crate::counters::Counter;
 use crate::end::EndReason;
-use crate::limits::{EngineLimits, SEND_BUFFER_BYTES_PER_CHANNEL, tick};
+use crate::limits::{EngineLimits, tick};
 use crate::log::{LineKind, LogEvent};
+use crate::service::{Report, Service, ServiceOutbox};
 use crate::transport::{Ended, Handler, SocketId};
 
 /// What the driver must do to a socket.
@@ -44,19 +40,18 @@ pub enum Effect {
 }
 
 /// See the module.
-pub struct Core<H> {
-    pub(super) hasher: H,
-    pub(super) server: Server,
-    pub(super) outbox: ServerOutbox,
+pub struct Core<S: Service> {
+    pub(super) service: S,
+    pub(super) outbox: ServiceOutbox<S>,
     pub(super) limits: EngineLimits,
     pub(super) shard: u8,
     pub(super) now: Instant,
     /// By socket.
     pub(super) connections: Vec<Option<Connection>>,
-    /// By the slot of the server's id: which socket, as long as the server knows the connection.
+    /// By the slot of the service's id: which socket, as long as the service knows the connection.
     pub(super) sockets: Vec<Option<(ConnectionId, SocketId)>>,
     pub(super) serial: u64,
-    pub(super) links: CoreLinks,
+    pub(super) links: CoreLinks<S::Output>,
     pub(super) handshakes: Handshakes,
     pub(super) handshake_deadlines: Deadlines,
     pub(super) close_deadlines: Deadlines,
@@ -67,26 +62,25 @@ pub struct Core<H> {
     touched: Vec<SocketId>,
     /// Connections whose peers closed their side in this tick: over once their last shares are answered.
     departing: Vec<SocketId>,
-    /// Connections that the server ended in this tick.
-    ending: Vec<(ConnectionId, CloseReason)>,
+    /// Connections that the service ended in this tick.
+    ending: Vec<(ConnectionId, EndReason)>,
     /// Connections that fail while frames are handed out.
     failing: Vec<(SocketId, EndReason)>,
 }
 
-impl<H: BatchHash> Core<H> {
+impl<S: Service> Core<S> {
     pub(super) fn with_links(
-        server: ServerConfig,
-        hasher: H,
+        service: S,
+        shard: u8,
         limits: EngineLimits,
         handshakes_per_second: f64,
-        links: CoreLinks,
+        links: CoreLinks<S::Output>,
         now: Instant,
     ) -> Self {
         Self {
-            hasher,
-            shard: server.shard.0,
-            server: Server::new(server, now),
-            outbox: ServerOutbox::new(),
+            service,
+            shard,
+            outbox: ServiceOutbox::<S>::new(),
             limits,
             now,
             connections: Vec::new(),
@@ -142,9 +136,9 @@ impl<H: BatchHash> Core<H> {
     }
 
     /// A template or a tip came.
-    pub fn handle_template(&mut self, update: &TemplateUpdate) {
+    pub fn handle_update(&mut self, update: &S::Update) {
         self.links.counters.add(Counter::Templates, 1);
-        let result = self.server.handle_template(update, self.now);
+        let result = self.service.handle_update(update, self.now, &mut self.outbox);
         if let Err(error) = result {
             self.links.counters.add(Counter::TemplatesRefused, 1);
             let shard = self.shard;
@@ -154,19 +148,19 @@ impl<H: BatchHash> Core<H> {
         }
     }
 
-    /// An operator asks for something.
-    pub(crate) fn handle_command(&mut self, command: Command) -> Result<Done, CommandError> {
-        command.apply(&mut self.server, self.now, &self.hasher, &mut self.outbox)
+    /// An operator or a role asks for something.
+    pub(crate) fn handle_command(&mut self, command: S::Command) -> S::Answer {
+        self.service.handle_command(command, self.now, &mut self.outbox)
     }
 
     /// Judges the shares of this tick.
     pub fn settle(&mut self) {
-        self.server.settle(&self.hasher, self.now, &mut self.outbox);
+        self.service.settle(self.now, &mut self.outbox);
     }
 
     /// Announces work to some more connections. True while more wait.
     pub fn poll_fan_out(&mut self, budget: usize) -> bool {
-        self.server.poll_fan_out(budget, &self.hasher, &mut self.outbox)
+        self.service.poll_fan_out(budget, &mut self.outbox)
     }
 
     /// Takes the outbox: events first, then the frames, sealed by priority into one send per connection; then the ends that
@@ -185,7 +179,7 @@ impl<H: BatchHash> Core<H> {
         self.drop_slowest();
         for (id, reason) in std::mem::take(&mut self.ending) {
             if let Some(socket) = self.socket_of(id) {
-                self.begin_drain(socket, EndReason::Server(reason));
+                self.begin_drain(socket, reason);
             }
         }
         for socket in std::mem::take(&mut self.departing) {
@@ -201,7 +195,7 @@ impl<H: BatchHash> Core<H> {
     }
 
     fn take_events(&mut self) {
-        self.links.retry_solutions();
+        self.links.retry_outputs();
         for event in self.outbox.drain_events() {
             let socket = |id: ConnectionId| match self.sockets.get(id.slot as usize) {
                 Some(Some((known, socket))) if *known == id => Some(*socket),
@@ -211,35 +205,13 @@ impl<H: BatchHash> Core<H> {
                 let connection = self.connections.get(socket(id)?.index())?.as_ref()?;
                 Some(connection.peer)
             };
-            let (line, event) = match event {
-                Event::Solution(solution) => {
-                    self.links.deliver(solution);
-                    continue;
+            match S::report(event, peer) {
+                Some(Report::Output(output)) => self.links.deliver(output),
+                Some(Report::Close(connection, reason)) => self.ending.push((connection, reason)),
+                Some(Report::Line(kind, event)) => {
+                    self.links.log.write(kind, self.now, &self.links.counters, || event);
                 }
-                Event::Close { connection, reason } => {
-                    self.ending.push((connection, reason));
-                    continue;
-                }
-                Event::SetUp { connection, vendor, firmware } => {
-                    (LineKind::SetUp, peer(connection).map(|peer| LogEvent::SetUp { peer, vendor, firmware }))
-                }
-                Event::ChannelOpened { connection, channel, extended, user_identity, nominal_hash_rate } => {
-                    let opened = |peer| LogEvent::ChannelOpened {
-                        peer,
-                        channel,
-                        extended,
-                        user_identity,
-                        nominal_hash_rate,
-                    };
-                    (LineKind::ChannelOpened, peer(connection).map(opened))
-                }
-                Event::ChannelClosed { connection, channel } => (
-                    LineKind::ChannelClosed,
-                    peer(connection).map(|peer| LogEvent::ChannelClosed { peer, channel }),
-                ),
-            };
-            if let Some(event) = event {
-                self.links.log.write(line, self.now, &self.links.counters, || event);
+                None => {}
             }
         }
     }
@@ -263,9 +235,9 @@ impl<H: BatchHash> Core<H> {
                     Ok(false) => {
                         let waiting = connection.outgoing.backlog();
                         let max = self.limits.send_buffer_bytes_max;
-                        // The channels are counted for those only who are over the first bound.
-                        let channels = if waiting > max { self.server.channels_of(id) as usize } else { 0 };
-                        let max = max + channels * SEND_BUFFER_BYTES_PER_CHANNEL;
+                        // The service is asked about those only who are over the first bound.
+                        let allowance = if waiting > max { self.service.backlog_allowance(id) } else { 0 };
+                        let max = max + allowance;
                         if waiting > max {
                             connection.outgoing.discard(&mut self.buffers);
                             self.failing.push((*socket, EndReason::SlowReader { waiting, max }));
@@ -305,7 +277,7 @@ impl<H: BatchHash> Core<H> {
             match deframer.next_frame_with(&mut bytes, &mut self.partials) {
                 Ok(Some((header, payload))) => {
                     frames += 1;
-                    self.server.handle_frame(*id, header, payload, self.now, &self.hasher, &mut self.outbox);
+                    self.service.handle_frame(*id, header, payload, self.now, &mut self.outbox);
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(error),
@@ -318,7 +290,7 @@ impl<H: BatchHash> Core<H> {
     }
 }
 
-impl<H: BatchHash> Handler for Core<H> {
+impl<S: Service> Handler for Core<S> {
     fn handle_received(&mut self, socket: SocketId, bytes: &mut [u8]) {
         self.links.counters.add(Counter::BytesReceived, bytes.len() as u64);
         let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };

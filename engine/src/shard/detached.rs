@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use adit_hasher::BatchHash;
 use adit_proto::Instant;
-use adit_proto::mining::server::{ServerConfig, Solution};
 use crossbeam::channel::{Receiver, bounded};
 
 use super::core::Core;
@@ -13,40 +11,35 @@ use crate::acceptor::AddressTicket;
 use crate::identity::{Identity, IdentityCell, IdentityReader};
 use crate::limits::EngineLimits;
 use crate::log::{LogEvent, LogSender};
-use crate::topology::{LOG_EVENTS, SOLUTIONS};
+use crate::service::Service;
+use crate::topology::{LOG_EVENTS, OUTPUTS};
 use crate::transport::SocketId;
 
 /// A [`Core`] and the readers of its links.
-pub struct Detached<H> {
+pub struct Detached<S: Service> {
     /// The core. Its driver calls it as a shard would.
-    pub core: Core<H>,
-    /// Blocks found.
-    pub solutions: Receiver<Box<Solution>>,
+    pub core: Core<S>,
+    /// What leaves the service: blocks found.
+    pub outputs: Receiver<S::Output>,
     /// Lines for the log.
     pub log: Receiver<LogEvent>,
 }
 
-impl<H: BatchHash> Detached<H> {
+impl<S: Service> Detached<S> {
     /// A core without connections and work.
     #[must_use]
-    pub fn new(
-        server: ServerConfig,
-        hasher: H,
-        limits: EngineLimits,
-        identity: Identity,
-        now: Instant,
-    ) -> Self {
-        let (solutions_sender, solutions) = bounded(SOLUTIONS);
+    pub fn new(service: S, limits: EngineLimits, identity: Identity, now: Instant) -> Self {
+        let (outputs_sender, outputs) = bounded(OUTPUTS);
         let (log_sender, log) = bounded(LOG_EVENTS);
         let links = CoreLinks::new(
-            solutions_sender,
-            LogSender::new(server.shard.0, log_sender, limits.log_lines_per_second_max),
+            outputs_sender,
+            LogSender::new(0, log_sender, limits.log_lines_per_second_max),
             IdentityReader::new(Arc::new(IdentityCell::new(identity))),
             Arc::default(),
         );
         let handshakes_per_second = f64::from(limits.handshakes_per_second_max);
-        let core = Core::with_links(server, hasher, limits, handshakes_per_second, links, now);
-        Self { core, solutions, log }
+        let core = Core::with_links(service, 0, limits, handshakes_per_second, links, now);
+        Self { core, outputs, log }
     }
 
     /// Adds a connection, whose handshake is to come. Its id must not be in use.

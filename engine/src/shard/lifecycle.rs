@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit_codec::noise::{ACT2_LEN, Responder, SecureDeframer};
-use adit_hasher::BatchHash;
 use adit_proto::Instant;
 
 use super::connection::Stage;
@@ -14,10 +13,11 @@ use crate::acceptor::address_block;
 use crate::counters::Counter;
 use crate::end::EndReason;
 use crate::log::{LineKind, LogEvent};
+use crate::service::Service;
 use crate::topology::Stop;
 use crate::transport::SocketId;
 
-impl<H: BatchHash> Core<H> {
+impl<S: Service> Core<S> {
     pub(super) fn receive_act1(&mut self, socket: SocketId, bytes: &[u8]) {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         let complete = match &mut connection.stage {
@@ -81,13 +81,16 @@ impl<H: BatchHash> Core<H> {
         let Some(key) = self.handshakes.take_key() else {
             return self.end(socket, EndReason::Internal("the system gives no random numbers"));
         };
+        let id = match self.service.handle_connect(self.now) {
+            Ok(id) => id,
+            Err(reason) => return self.end(socket, reason),
+        };
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         let Stage::Queued(act1) = &connection.stage else { return };
         let mut act2 = [0; ACT2_LEN];
         let session =
             Responder::respond(act1.bytes(), &identity.static_key, &identity.certificate, key, &mut act2);
         self.handshakes.spend();
-        let id = self.server.handle_connect(self.now);
         let deframer = SecureDeframer::new(session.opener, self.limits.frame_payload_len_max);
         connection.stage = Stage::Open { id, deframer };
         connection.outgoing.push_raw(&act2, &mut self.buffers);
@@ -107,7 +110,7 @@ impl<H: BatchHash> Core<H> {
     /// The next moment at which something is due. None: nothing is.
     pub fn poll_timeout(&self) -> Option<Instant> {
         [
-            self.server.poll_timeout(),
+            self.service.poll_timeout(),
             self.handshakes.poll_timeout(),
             self.handshake_deadlines.next(),
             self.close_deadlines.next(),
@@ -120,8 +123,8 @@ impl<H: BatchHash> Core<H> {
 
     /// Does what has come due.
     pub fn handle_timeout(&mut self) {
-        if self.server.poll_timeout().is_some_and(|due| due <= self.now) {
-            self.server.handle_timeout(self.now, &self.hasher, &mut self.outbox);
+        if self.service.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.service.handle_timeout(self.now, &mut self.outbox);
         }
         while let Some((socket, serial)) = self.handshake_deadlines.pop_due(self.now) {
             if self.is_in(socket, serial, |stage| matches!(stage, Stage::Handshake(_))) {
@@ -186,7 +189,7 @@ impl<H: BatchHash> Core<H> {
         self.effects.push(Effect::ShutdownWrite(socket));
     }
 
-    /// Writes the line, counts, and tells the server; once per connection.
+    /// Writes the line, counts, and tells the service; once per connection.
     fn conclude(&mut self, socket: SocketId, reason: &EndReason) {
         let Some(connection) = self.connections[socket.index()].as_ref() else { return };
         if connection.stage.is_over() {
@@ -194,7 +197,7 @@ impl<H: BatchHash> Core<H> {
         }
         if let Stage::Open { id, .. } = connection.stage {
             self.sockets[id.slot as usize] = None;
-            self.server.handle_disconnect(id, &mut self.outbox);
+            self.service.handle_disconnect(id, self.now, &mut self.outbox);
         }
         let (peer, shard, lasted) = (connection.peer, self.shard, self.now.since(connection.opened));
         self.links.counters.add_ended(reason.kind());
@@ -212,7 +215,7 @@ impl<H: BatchHash> Core<H> {
         }
     }
 
-    /// Ends every connection, those in the server's hands once they have had what waits for them.
+    /// Ends every connection, those in the service's hands once they have had what waits for them.
     pub fn begin_shutdown(&mut self) {
         for index in 0..self.connections.len() {
             let socket = SocketId(u32::try_from(index).expect("sockets are numbered by u32"));
@@ -235,29 +238,29 @@ impl<H: BatchHash> Core<H> {
         });
     }
 
-    /// The thread ends: solutions that were kept still go out, as long as there is time.
+    /// The thread ends: outputs that were kept still go out, as long as there is time.
     pub(crate) fn leave(&mut self, stop: &Stop) {
-        while self.links.keeps_solutions() && !stop.at_once.load(Ordering::Acquire) {
-            self.links.retry_solutions();
+        while self.links.keeps_outputs() && !stop.at_once.load(Ordering::Acquire) {
+            self.links.retry_outputs();
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Whether solutions wait for room in their link.
+    /// Whether outputs wait for room in their link.
     #[must_use]
-    pub fn keeps_solutions(&self) -> bool {
-        self.links.keeps_solutions()
+    pub fn keeps_outputs(&self) -> bool {
+        self.links.keeps_outputs()
     }
 
-    /// Whether so many solutions wait that no more shares may be taken.
+    /// Whether so many outputs wait that no more frames may be taken.
     #[must_use]
     pub fn is_blocked(&self) -> bool {
         self.links.is_blocked()
     }
 
-    /// Writes what the server has counted where others read it.
+    /// Writes what the service has counted where others read it.
     pub fn publish_counters(&self) {
-        self.links.counters.publish(self.server.counters());
+        self.service.publish(&self.links.counters);
         self.links.counters.add(Counter::Ticks, 1);
     }
 }

@@ -3,20 +3,19 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use adit_proto::mining::server::Solution;
 use crossbeam::channel::{Sender, TrySendError};
 use crossbeam::utils::CachePadded;
 
 use crate::counters::{Counter, ShardCounters};
 use crate::identity::IdentityReader;
 use crate::log::LogSender;
-use crate::topology::SOLUTIONS_KEPT;
+use crate::topology::OUTPUTS_KEPT;
 
 /// See the module.
-pub(crate) struct CoreLinks {
-    solutions: Sender<Box<Solution>>,
-    /// Solutions that found the link full, oldest first.
-    kept: VecDeque<Box<Solution>>,
+pub(crate) struct CoreLinks<O> {
+    outputs: Sender<O>,
+    /// Outputs that found the link full, oldest first.
+    kept: VecDeque<O>,
     pub(super) log: LogSender,
     pub(super) identity: IdentityReader,
     /// The generation of the identity that was last found invalid: said once.
@@ -24,43 +23,43 @@ pub(crate) struct CoreLinks {
     pub(super) counters: Arc<CachePadded<ShardCounters>>,
 }
 
-impl CoreLinks {
+impl<O> CoreLinks<O> {
     pub(crate) fn new(
-        solutions: Sender<Box<Solution>>,
+        outputs: Sender<O>,
         log: LogSender,
         identity: IdentityReader,
         counters: Arc<CachePadded<ShardCounters>>,
     ) -> Self {
-        Self { solutions, kept: VecDeque::new(), log, identity, invalid_identity: None, counters }
+        Self { outputs, kept: VecDeque::new(), log, identity, invalid_identity: None, counters }
     }
 
-    /// Sends a block on its way. None is dropped while there is a reader.
-    pub(super) fn deliver(&mut self, solution: Box<Solution>) {
+    /// Sends a block, or whatever else leaves the service, on its way. None is dropped while there is a reader.
+    pub(super) fn deliver(&mut self, output: O) {
         if !self.kept.is_empty() {
-            self.kept.push_back(solution);
-        } else if let Err(TrySendError::Full(solution)) = self.solutions.try_send(solution) {
-            self.counters.add(Counter::SolutionsDelayed, 1);
-            self.kept.push_back(solution);
+            self.kept.push_back(output);
+        } else if let Err(TrySendError::Full(output)) = self.outputs.try_send(output) {
+            self.counters.add(Counter::OutputsDelayed, 1);
+            self.kept.push_back(output);
         }
     }
 
     /// Sends what was kept, as far as there is room.
-    pub(super) fn retry_solutions(&mut self) {
-        while let Some(solution) = self.kept.pop_front() {
-            if let Err(TrySendError::Full(solution)) = self.solutions.try_send(solution) {
-                self.kept.push_front(solution);
+    pub(super) fn retry_outputs(&mut self) {
+        while let Some(output) = self.kept.pop_front() {
+            if let Err(TrySendError::Full(output)) = self.outputs.try_send(output) {
+                self.kept.push_front(output);
                 break;
             }
         }
     }
 
-    /// Whether solutions wait for room.
-    pub(super) fn keeps_solutions(&self) -> bool {
+    /// Whether outputs wait for room.
+    pub(super) fn keeps_outputs(&self) -> bool {
         !self.kept.is_empty()
     }
 
-    /// Whether so many wait that no more shares may be judged.
+    /// Whether so many wait that no more frames may be taken.
     pub(super) fn is_blocked(&self) -> bool {
-        self.kept.len() >= SOLUTIONS_KEPT
+        self.kept.len() >= OUTPUTS_KEPT
     }
 }

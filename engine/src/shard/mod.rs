@@ -5,7 +5,6 @@
 //! completion, a wake of its links or its next timer.
 
 mod backlog;
-mod command;
 mod connection;
 mod core;
 mod deadlines;
@@ -18,11 +17,8 @@ mod outgoing;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use adit_hasher::Hasher;
 use adit_proto::Instant;
-use adit_proto::mining::server::ServerConfig;
 
-pub use self::command::{Command, Done};
 pub use self::core::{Core, Effect};
 pub use self::detached::Detached;
 
@@ -33,6 +29,7 @@ use crate::error::StartError;
 use crate::identity::IdentityReader;
 use crate::limits::{EngineLimits, tick};
 use crate::log::{LogEvent, LogSender};
+use crate::service::{Service, ServiceConfig};
 use crate::topology::ShardLinks;
 use crate::transport::{Sizes, Transport, Waiter};
 
@@ -43,15 +40,17 @@ const RING_WAIT_MAX: Duration = Duration::from_millis(2);
 const ROUNDS_PER_YIELD: u32 = 64;
 /// The longest wait: timers are looked at, whatever happens.
 const WAIT_MAX: Duration = Duration::from_secs(1);
-/// How often a shard that cannot pass on its solutions looks again.
+/// How often a shard that cannot pass on its outputs looks again.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(1);
 /// The shortest wait that is worth a timer.
 const WAIT_MIN: Duration = Duration::from_micros(50);
 
 /// What a shard is made of.
-pub(crate) struct ShardConfig {
-    pub(crate) server: ServerConfig,
-    pub(crate) hasher: Hasher,
+pub(crate) struct ShardConfig<C> {
+    pub(crate) service: C,
+    pub(crate) shard: u8,
+    /// Differs from start to start.
+    pub(crate) random: u64,
     pub(crate) limits: EngineLimits,
     pub(crate) handshakes_per_second: f64,
     pub(crate) sizes: Sizes,
@@ -59,40 +58,35 @@ pub(crate) struct ShardConfig {
 }
 
 /// A running shard.
-pub(crate) struct Shard {
-    core: Core<Hasher>,
+pub(crate) struct Shard<S: Service> {
+    core: Core<S>,
     transport: Transport,
-    links: ShardLinks,
+    links: ShardLinks<S>,
     waiter: Waiter,
     origin: std::time::Instant,
     /// Whether the end was asked for.
     stopping: bool,
 }
 
-impl Shard {
-    /// Makes the rings. To be called on the shard's own executor.
-    pub(crate) fn new(config: ShardConfig, links: ShardLinks) -> Result<Self, StartError> {
+impl<S: Service> Shard<S> {
+    /// Makes the rings and the service. To be called on the shard's own executor.
+    pub(crate) fn new(config: ShardConfig<S::Config>, links: ShardLinks<S>) -> Result<Self, StartError> {
         let transport = Transport::new(config.sizes, &links.wake).map_err(StartError::from_ring)?;
         let waiter = links
             .wake
             .waiter()
             .map_err(|error| StartError::System { what: "duplicate a shard's eventfd", error })?;
         let now = since(config.origin);
-        let shard = config.server.shard.0;
+        let shard = config.shard;
+        let service = config.service.start(shard, config.random, now)?;
         let core_links = CoreLinks::new(
-            links.solutions.clone(),
+            links.outputs.clone(),
             LogSender::new(shard, links.log.clone(), config.limits.log_lines_per_second_max),
             IdentityReader::new(links.identity.clone()),
             links.counters.clone(),
         );
-        let core = Core::with_links(
-            config.server,
-            config.hasher,
-            config.limits,
-            config.handshakes_per_second,
-            core_links,
-            now,
-        );
+        let core =
+            Core::with_links(service, shard, config.limits, config.handshakes_per_second, core_links, now);
         Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false })
     }
 
@@ -181,8 +175,8 @@ impl Shard {
     /// Takes what other threads have put into the links: templates first, because they are what everybody waits for. Returns
     /// whether some is left.
     fn take_links(&mut self) -> bool {
-        while let Ok(update) = self.links.templates.try_recv() {
-            self.core.handle_template(&update);
+        while let Ok(update) = self.links.updates.try_recv() {
+            self.core.handle_update(&update);
         }
         while let Ok(pending) = self.links.commands.try_recv() {
             // Whoever asked may have gone.
@@ -221,7 +215,7 @@ impl Shard {
 
     /// How long there is nothing to do.
     fn patience(&self) -> Duration {
-        if self.core.keeps_solutions() {
+        if self.core.keeps_outputs() {
             return BLOCKED_PAUSE;
         }
         match self.core.poll_timeout() {

@@ -11,6 +11,7 @@ use adit_codec::message::{
 };
 use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
 use adit_codec::{Encode, encode_frame, frame_len};
+use adit_engine::service::Mining;
 use adit_engine::shard::{Detached, Effect};
 use adit_engine::transport::{Handler, SocketId};
 use adit_engine::{EngineLimits, Identity};
@@ -104,7 +105,7 @@ impl Client {
 
 /// A shard with connections that have a channel each, and their clients.
 pub struct World {
-    pub shard: Detached<Hasher>,
+    pub shard: Detached<Mining>,
     pub clients: Vec<Client>,
     clock: u64,
 }
@@ -116,11 +117,12 @@ impl World {
     }
 
     pub fn with_limits(connections: usize, limits: EngineLimits) -> Self {
-        let shard = Detached::new(server_config(), Hasher::detect(), limits, identity(), Instant::ZERO);
+        let mining = Mining::new(server_config(), Hasher::detect(), Instant::ZERO);
+        let shard = Detached::new(mining, limits, identity(), Instant::ZERO);
         let mut world = Self { shard, clients: Vec::with_capacity(connections), clock: 1 };
         let (template, tip) = work(1);
-        world.shard.core.handle_template(&template);
-        world.shard.core.handle_template(&tip);
+        world.shard.core.handle_update(&template);
+        world.shard.core.handle_update(&tip);
         for index in 0..connections {
             world.join(SocketId(u32::try_from(index).expect("few")), 0, 1);
         }

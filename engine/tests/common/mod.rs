@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use adit_codec::frame::{FrameHeader, HEADER_LEN};
+use adit_codec::frame::{FrameHeader, HEADER_LEN, PAYLOAD_LEN_MAX};
 use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey, StaticKeyPair};
 use adit_codec::message::{
     Message, OpenExtendedMiningChannel, OpenStandardMiningChannel, Protocol, SetupConnection,
@@ -17,6 +17,7 @@ use adit_codec::message::{
 };
 use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
 use adit_codec::{Encode, encode_frame, frame_len};
+use adit_engine::service::MiningConfig;
 use adit_engine::{Engine, EngineConfig, EngineCounters, EngineHandle, EngineLimits, Identity, LogEvent};
 use adit_hasher::{Hasher, Target};
 use adit_proto::mining::server::{
@@ -80,8 +81,7 @@ pub fn config(shards: usize) -> EngineConfig {
     EngineConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         cpus: (0..shards).map(|index| index % cpus).collect(),
-        server: server_config(),
-        hasher: Hasher::detect(),
+        service: MiningConfig { server: server_config(), hasher: Hasher::detect() },
         limits: EngineLimits { connections_max: 4_000, ..EngineLimits::default() },
     }
 }
@@ -126,8 +126,8 @@ pub fn tip(template_id: u64, easy: bool) -> TemplateUpdate {
 
 /// Work for everybody: template and tip `id`.
 pub fn give_work(engine: &EngineHandle, id: u64, easy: bool) {
-    engine.send_template(template(id, true));
-    engine.send_template(tip(id, easy));
+    engine.send_update(template(id, true));
+    engine.send_update(tip(id, easy));
 }
 
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
@@ -227,7 +227,7 @@ impl Peer {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(Self {
             stream,
-            deframer: SecureDeframer::new(session.opener, 1 << 20),
+            deframer: SecureDeframer::new(session.opener, PAYLOAD_LEN_MAX),
             sealer: session.sealer,
             frames: VecDeque::new(),
             accepted: 0,

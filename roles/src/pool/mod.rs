@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
+use adit_engine::service::MiningConfig;
 use adit_engine::{Engine, EngineConfig, EngineHandle, ShutdownReport};
 use adit_proto::distribution::Reserve;
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -99,8 +100,7 @@ impl Pool {
         let engine_config = EngineConfig {
             listen: config.settings.pool.listen,
             cpus: config.cpus.clone(),
-            server: config.server(),
-            hasher: config.hasher,
+            service: MiningConfig { server: config.server(), hasher: config.hasher },
             limits: config.engine_limits(),
         };
         let reserve = config.payout.constraints().reserve();

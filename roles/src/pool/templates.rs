@@ -69,7 +69,7 @@ impl Feeder {
                     "template source down: the pool goes on serving the last template, blocks wait in the journal"
                 );
             }
-            SourceUpdate::Template { update, .. } => self.engine.send_template(update),
+            SourceUpdate::Template { update, .. } => self.engine.send_update(update),
             SourceUpdate::Refused { reason, .. } => {
                 error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
             }

@@ -148,8 +148,10 @@ fn templates_come_after_constraints_and_in_order() {
     let mut bench = bench(Limits::default());
     let id = bench.set_up();
     bench.constrain(id, 300, 4);
-    let reserve = Constraints { max_additional_size: 300, max_additional_sigops: 4 }.reserve();
-    assert_eq!(bench.events(), [Event::ClassWanted { class: ClassId(0), reserve }]);
+    let constraints = Constraints { max_additional_size: 300, max_additional_sigops: 4 };
+    let (class, reserve) = (ClassId(0), constraints.reserve());
+    let joined = |connection| Event::Joined { connection, class, constraints };
+    assert_eq!(bench.events(), [Event::ClassWanted { class, reserve }, joined(id)]);
     assert!(bench.frames().is_empty());
     bench.give(0, 7, true);
     bench.tip(0, 7, 1);
@@ -161,7 +163,7 @@ fn templates_come_after_constraints_and_in_order() {
     let second = bench.set_up();
     bench.constrain(second, 300, 4);
     assert_eq!(lines(&bench.frames()), expected);
-    assert!(bench.events().is_empty(), "the class is there already");
+    assert_eq!(bench.events(), [joined(second)], "the class is there already");
     bench.tip(0, 9, 2);
     let third = bench.set_up();
     bench.constrain(third, 300, 4);
@@ -184,7 +186,9 @@ fn a_change_of_class_shows_rising_ids() {
     bench.tip(1, 4, 1);
     bench.frames();
     bench.constrain(b, 100, 0);
-    assert_eq!(bench.events(), [Event::ClassUnwanted { class: ClassId(1) }]);
+    let constraints = Constraints { max_additional_size: 100, max_additional_sigops: 0 };
+    let joined = Event::Joined { connection: b, class: ClassId(0), constraints };
+    assert_eq!(bench.events(), [Event::ClassUnwanted { class: ClassId(1) }, joined]);
     let frames = bench.frames();
     assert_eq!(
         lines(&frames),

@@ -263,6 +263,7 @@ impl World {
                 self.solutions += 1;
             }
             Event::SetUp { .. } => {}
+            Event::Joined { class, .. } => assert!(self.classes.contains_key(&class)),
             Event::Close { connection, .. } => {
                 let index = self.peers.iter().position(|peer| peer.id == connection).unwrap();
                 let peer = self.peers.remove(index);

@@ -139,7 +139,7 @@ pub(super) fn parts(running: &Running, journal: Journal, recovery: Recovery, on_
     let (sender, in_flight) = bounded(IN_FLIGHT_MAX);
     let (records, orders) = bounded(RECORDS_MAX);
     let submitter = Submitter {
-        solutions: running.engine.solutions(),
+        solutions: running.engine.outputs(),
         source: Arc::clone(&running.source),
         records: records.clone(),
         in_flight: sender,

@@ -117,6 +117,15 @@ pub enum Event {
         /// `firmware`, as received.
         firmware: Vec<u8>,
     },
+    /// CoinbaseOutputConstraints were accepted: the connection gets the templates of a class.
+    Joined {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Its class.
+        class: ClassId,
+        /// What it asked for.
+        constraints: Constraints,
+    },
     /// Templates of this reserve are wanted from now on, beginning at once with a future template and a tip.
     ClassWanted {
         /// By whom.

@@ -48,6 +48,7 @@ impl Server {
         if let Some(class) = self.classes.get_mut(&class) {
             class.members += 1;
         }
+        out.report(Event::Joined { connection: id, class, constraints });
         self.deliver(id, class, out);
     }
 
