@@ -81,6 +81,8 @@ pub(crate) mod tick {
     /// Send buffers kept for reuse, and the largest that is kept.
     pub(crate) const SPARE_SENDS_MAX: usize = 1024;
     pub(crate) const SPARE_SEND_CAPACITY_MAX: usize = 16 << 10;
+    /// Bytes of replies that are sealed into one send. More than a tick's answers to shares.
+    pub(crate) const SEALED_REPLIES_LEN: usize = 256 << 10;
     /// Buffers for incomplete frames kept for reuse.
     pub(crate) const SPARE_PARTIALS_MAX: usize = 256;
 }

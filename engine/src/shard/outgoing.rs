@@ -1,12 +1,19 @@
 //! What is on its way to one peer: sealed and under way, or plaintext that waits behind it.
 //!
 //! Frames are sealed as late as can be, because sealed frames cannot be reordered: while a send is under way, frames
-//! wait unsealed, and work overtakes replies. Bounds: the owner drops a connection whose bytes exceed its limit, and those
-//! with the largest backlogs when the bytes of all exceed the shard's ([`SendBuffers::held`]).
+//! wait unsealed, and work overtakes replies. Work keeps its order: a tip leaves behind the future template or job that it
+//! names. Replies are sealed in portions, because some are megabytes long (a template's transactions) and work that comes
+//! meanwhile waits for what is under way.
+//!
+//! Bounds: the owner drops a connection whose bytes exceed its limit, and those with the largest backlogs when the bytes of
+//! all exceed the shard's ([`SendBuffers::held`]); a send has at most [`SEALED_REPLIES_LEN`] bytes of replies, or one that
+//! is longer.
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
 use adit_codec::noise::{SealError, Sealer, sealed_len};
 use adit_proto::Priority;
+
+use crate::limits::tick::SEALED_REPLIES_LEN;
 
 /// Frames that wait, unsealed, one after the other.
 #[derive(Default)]
@@ -106,7 +113,9 @@ impl Outgoing {
         frame: &[u8],
         buffers: &mut SendBuffers,
     ) -> Result<bool, SealError> {
-        if self.under_way == 0 {
+        let is_portion_full = priority == Priority::Reply
+            && (self.waiting.is_some() || self.sealed.len() >= SEALED_REPLIES_LEN);
+        if self.under_way == 0 && !is_portion_full {
             let untouched = self.sealed.is_empty();
             self.ensure_buffer(buffers);
             self.seal(frame)?;
@@ -127,10 +136,15 @@ impl Outgoing {
         if self.under_way > 0 {
             return Ok(None);
         }
-        if let Some(waiting) = self.waiting.take() {
+        if let Some(mut waiting) = self.waiting.take() {
             self.ensure_buffer(buffers);
-            self.seal_all(&waiting.work)?;
-            self.seal_all(&waiting.replies)?;
+            self.seal_up_to(usize::MAX, &waiting.work)?;
+            let sealed = self.seal_up_to(SEALED_REPLIES_LEN, &waiting.replies)?;
+            if sealed < waiting.replies.len() {
+                waiting.work.clear();
+                waiting.replies.drain(..sealed);
+                self.waiting = Some(waiting);
+            }
             self.count(buffers);
         }
         if self.sealed.is_empty() {
@@ -161,13 +175,17 @@ impl Outgoing {
         }
     }
 
-    fn seal_all(&mut self, mut frames: &[u8]) -> Result<(), SealError> {
-        while let Some(header) = frames.first_chunk::<HEADER_LEN>() {
-            let (frame, rest) = frames.split_at(FrameHeader::parse(header).frame_len());
+    /// Seals whole frames until `len` bytes are sealed in all; says how many bytes of frames that took.
+    fn seal_up_to(&mut self, len: usize, frames: &[u8]) -> Result<usize, SealError> {
+        let mut rest = frames;
+        while let Some(header) = rest.first_chunk::<HEADER_LEN>()
+            && self.sealed.len() < len
+        {
+            let (frame, after) = rest.split_at(FrameHeader::parse(header).frame_len());
             self.seal(frame)?;
-            frames = rest;
+            rest = after;
         }
-        Ok(())
+        Ok(frames.len() - rest.len())
     }
 
     fn seal(&mut self, frame: &[u8]) -> Result<(), SealError> {
@@ -261,6 +279,34 @@ mod tests {
         assert_eq!(buffers.held(), rest.len());
         other.handle_sent(&mut buffers);
         assert_eq!((one.held(), other.held(), buffers.held()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_tip_waits_for_one_portion_of_replies() {
+        let (mut outgoing, mut deframer) = session();
+        let mut buffers = SendBuffers::new(4, 4096);
+        let long = frame(1, &vec![0; SEALED_REPLIES_LEN]);
+        assert!(outgoing.push(Priority::Reply, &long, &mut buffers).unwrap());
+        for msg_type in [2, 3] {
+            assert!(!outgoing.push(Priority::Reply, &frame(msg_type, b""), &mut buffers).unwrap());
+        }
+        for _ in 0..2 {
+            assert!(!outgoing.push(Priority::Reply, &long, &mut buffers).unwrap());
+        }
+        assert_eq!(outgoing.backlog(), 12 + 2 * long.len());
+        let mut sent = Vec::new();
+        while let Some(send) = outgoing.take_send(&mut buffers).unwrap() {
+            if sent.is_empty() {
+                // A template and its tip, while the first portion is under way.
+                for msg_type in [8, 9] {
+                    assert!(!outgoing.push(Priority::Work, &frame(msg_type, b"tip"), &mut buffers).unwrap());
+                }
+            }
+            sent.push(received(&mut deframer, send));
+            outgoing.handle_sent(&mut buffers);
+        }
+        assert_eq!(sent, [vec![1], vec![8, 9, 2, 3, 1], vec![1]]);
+        assert!(outgoing.is_idle() && outgoing.backlog() == 0 && buffers.held() == 0);
     }
 
     #[test]
