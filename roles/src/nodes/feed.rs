@@ -95,7 +95,7 @@ mod tests {
         let (mut feed, receiver) = Feed::new();
         let blocks = CHANNEL_LEN as u32 + 100;
         for height in 0..blocks {
-            feed.report(SourceUpdate::BlockConnected { height, hash: Digest([0; 32]), reward_sat: 0 });
+            feed.report(SourceUpdate::BlockConnected { height, hash: Digest([0; 32]), reward_sat: None });
             feed.report(tip(height as u64 % 2, u64::from(height)));
         }
         assert!(feed.is_blocked());
@@ -124,7 +124,7 @@ mod tests {
     fn the_backlog_is_bounded() {
         let (mut feed, _receiver) = Feed::new();
         for height in 0..(CHANNEL_LEN + BACKLOG_MAX + 50) as u32 {
-            feed.report(SourceUpdate::BlockConnected { height, hash: Digest([0; 32]), reward_sat: 0 });
+            feed.report(SourceUpdate::BlockConnected { height, hash: Digest([0; 32]), reward_sat: None });
         }
         assert_eq!((feed.backlog.len(), feed.dropped), (BACKLOG_MAX, 50));
     }

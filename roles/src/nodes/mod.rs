@@ -102,8 +102,8 @@ pub enum SourceUpdate {
         height: u32,
         /// Its hash.
         hash: Digest,
-        /// What its coinbase's outputs are worth together.
-        reward_sat: u64,
+        /// What its coinbase's outputs are worth together; none where the source does not see the block itself.
+        reward_sat: Option<u64>,
     },
     /// A block left the best chain: its reward is void unless it comes back.
     BlockDisconnected {
@@ -126,8 +126,8 @@ pub enum Submission {
         /// What its coinbase's outputs are worth together.
         reward_sat: u64,
     },
-    /// Its header, size and transactions pass, but another block of its height came first: it is kept beside the best
-    /// chain and earns nothing unless the chain reorganises.
+    /// Another block of its height came first: it earns nothing unless the chain reorganises. A node keeps it beside the
+    /// best chain if header, size and transactions pass.
     Stale {
         /// Its height.
         height: u32,
@@ -149,6 +149,12 @@ pub enum Submission {
         /// The template that the solution names.
         template_id: u64,
     },
+    /// The block was handed over, but the node has not shown in time what became of it: it may be in the best chain, and it
+    /// may be lost.
+    Unconfirmed {
+        /// Its hash.
+        hash: Digest,
+    },
     /// The node could not be asked: the solution may still be good.
     Failed {
         /// What went wrong.
@@ -157,10 +163,10 @@ pub enum Submission {
 }
 
 impl Submission {
-    /// Whether the answer is final. After [`Failed`](Self::Failed) the same block should be submitted again; after
-    /// [`UnknownTemplate`](Self::UnknownTemplate) too, as a whole block or to another node.
+    /// Whether the answer is final. After [`Failed`](Self::Failed) and [`Unconfirmed`](Self::Unconfirmed) the same block should
+    /// be submitted again; after [`UnknownTemplate`](Self::UnknownTemplate) too, as a whole block or to another node.
     pub fn is_settled(&self) -> bool {
-        !matches!(self, Self::Failed { .. } | Self::UnknownTemplate { .. })
+        !matches!(self, Self::Failed { .. } | Self::UnknownTemplate { .. } | Self::Unconfirmed { .. })
     }
 }
 
@@ -176,6 +182,9 @@ impl fmt::Display for Submission {
             Self::Duplicate { hash } => write!(f, "duplicate: the node has block {hash} already"),
             Self::Rejected { reason } => write!(f, "rejected: {reason}"),
             Self::UnknownTemplate { template_id } => write!(f, "unknown template {template_id}"),
+            Self::Unconfirmed { hash } => {
+                write!(f, "unconfirmed: block {hash} was handed over, and nobody says what became of it")
+            }
             Self::Failed { reason } => write!(f, "not submitted: {reason}"),
         }
     }

@@ -271,7 +271,7 @@ impl Node {
         for event in events {
             let ChainEvent { connected, height, hash, block } = event;
             self.feed.report(match connected {
-                true => SourceUpdate::BlockConnected { height, hash, reward_sat: reward_sat(&block) },
+                true => SourceUpdate::BlockConnected { height, hash, reward_sat: Some(reward_sat(&block)) },
                 false => SourceUpdate::BlockDisconnected { height, hash },
             });
         }

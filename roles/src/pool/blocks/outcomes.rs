@@ -200,6 +200,9 @@ fn log(report: &BlockReport) {
         }
         Submission::Duplicate { .. } => info!(%hash, %finder, "block known already"),
         Submission::Rejected { reason } => error!(%hash, %finder, %reason, "block rejected"),
+        Submission::Unconfirmed { .. } => {
+            warn!(%hash, %finder, "block handed over, and the node does not show what became of it: it will be asked again");
+        }
         Submission::UnknownTemplate { .. } | Submission::Failed { .. } => {
             error!(%hash, %finder, reason = %outcome, "block not submitted yet: it is in the journal and will be offered again");
         }

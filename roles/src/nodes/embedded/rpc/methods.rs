@@ -356,7 +356,7 @@ fn submit_block(link: &NodeLink, params: &Params<'_>) -> Result<Value> {
             let code = reason.split([',', '[']).next().unwrap_or_default().trim();
             Ok(json!(code))
         }
-        Submission::UnknownTemplate { .. } | Submission::Failed { .. } => {
+        Submission::UnknownTemplate { .. } | Submission::Unconfirmed { .. } | Submission::Failed { .. } => {
             Err(RpcError::new(MISC_ERROR, submission.to_string()))
         }
     }
