@@ -150,6 +150,10 @@ fn keys_must_fit_each_other() {
             "pool.toml:6: [limits] idle_timeout_s: 20 is less than [jobs] interval_s = 30: miners that wait for a job would be dropped",
         ),
         (
+            "[limits]\nchannels_max = 10000\nfingerprint_slots_max = 70000",
+            "pool.toml:7: [limits] fingerprint_slots_max: 70000 is less than 8 for each of channels_max = 10000: raise this to 80000 or lower that",
+        ),
+        (
             "[template_source]\nrpc_user = \"x\"",
             "pool.toml:6: [template_source] rpc_user: set, but rpc_listen is not: there is no JSON-RPC server to log in to",
         ),

@@ -101,6 +101,7 @@ fn miners_are_served_while_the_source_is_away_and_blocks_are_offered_again() {
     settings.pool.payout = "raw(51)".to_owned();
     settings.pool.shutdown_grace_s = 1.0;
     settings.vardiff.shares_per_minute = 300.0;
+    settings.vardiff.difficulty_min = 0.0;
     settings.limits.connections_max = 100;
     settings.journal.dir = dir.path().join("journal");
     let secret = keys::generate_authority();

@@ -1,4 +1,5 @@
-//! After warm-up the way of a share allocates nothing: admission, hashing, verdicts and answers.
+//! After warm-up the way of a share allocates nothing: admission, hashing, verdicts and answers. And what a flood of shares makes
+//! a server keep is bounded.
 
 mod common;
 
@@ -6,11 +7,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
-use adit_codec::message::RequestExtensions;
+use adit_codec::message::{Message, OpenStandardMiningChannel, RequestExtensions, SubmitSharesStandard};
 use adit_codec::{Encode, encode_frame, frame_len, tlv};
-use adit_proto::mining::server::ConnectionId;
+use adit_proto::mining::server::{ConnectionId, ShareError, VardiffConfig};
 use common::mirror::Mirror;
-use common::{World, config, prev_hash, template};
+use common::{HEADER_TIMESTAMP, World, config, prev_hash, template};
 
 struct Counting;
 
@@ -204,4 +205,108 @@ fn channels_and_connections_are_small_and_given_back() {
     }
     let grown = bytes() - settled;
     assert!(grown <= 0, "{grown} bytes more are kept after 20 rounds of 1,000 connections than after two");
+}
+
+/// Opens standard channels that announce next to no hash rate; their ids.
+fn open_tiny(world: &mut World, id: ConnectionId, count: usize) -> Vec<u32> {
+    let mut channels = Vec::with_capacity(count);
+    for request_id in 0..count as u32 {
+        world.send(
+            id,
+            &OpenStandardMiningChannel {
+                request_id,
+                user_identity: b"",
+                nominal_hash_rate: 1e-9,
+                max_target: &[0xff; 32],
+            },
+        );
+        channels.extend(world.take().iter().filter_map(|frame| match frame.message() {
+            Message::OpenStandardMiningChannelSuccess(opened) => Some(opened.channel_id),
+            _ => None,
+        }));
+        world.take_events();
+    }
+    assert_eq!(channels.len(), count);
+    channels
+}
+
+/// Submits a share on each channel.
+fn submit(world: &mut World, id: ConnectionId, channels: &[u32], nonce: u32) {
+    for some in channels.chunks(1_000) {
+        for channel in some {
+            let share = SubmitSharesStandard {
+                channel_id: *channel,
+                sequence_number: nonce,
+                job_id: 1,
+                nonce,
+                ntime: HEADER_TIMESTAMP,
+                version: 0x2000_0000,
+            };
+            world.send(id, &share);
+        }
+        world.settle();
+        world.out.clear_frames();
+    }
+}
+
+#[test]
+fn a_flood_over_ten_thousand_channels_is_bounded_and_takes_nothing_from_others() {
+    let mut config = config();
+    // Every hash is a share, and no target ever follows: the worst that can be configured.
+    config.vardiff =
+        VardiffConfig { shares_per_minute: 0.5, hash_rate_default: 1.0, difficulty_min: 0.0, adjust: false };
+    config.limits.channels_per_connection_max = 10_000;
+    config.limits.channels_max = 20_000;
+    config.limits.errors_max = u32::MAX;
+    config.limits.fingerprint_slots_max = 1 << 19;
+    let mut world = World::with_work(config.clone());
+    let hostile = world.connect(0);
+    let flooding = open_tiny(&mut world, hostile, 10_000);
+    let honest: Vec<(ConnectionId, Vec<u32>)> = (0..20)
+        .map(|_| {
+            let id = world.connect(0);
+            (id, open_tiny(&mut world, id, 10))
+        })
+        .collect();
+
+    let before = bytes();
+    // What the pool wants of them: seven shares in a quarter of an hour, and twice that on a long tip.
+    let honest_shares = 14;
+    for nonce in 0..45 {
+        submit(&mut world, hostile, &flooding, nonce);
+        if nonce >= 45 - honest_shares {
+            for (id, channels) in &honest {
+                submit(&mut world, *id, channels, nonce);
+            }
+        }
+    }
+    let (grown, slots) = (bytes() - before, world.server.fingerprint_slots());
+    println!("10,000 flooding channels: {slots} slots, {grown} bytes");
+    assert!(slots <= config.limits.fingerprint_slots_max);
+    assert!(grown <= (slots * 8) as i64 + 1_000_000, "{grown} bytes, of which {slots} slots");
+    let refused = world.server.counters().shares_rejected;
+    assert!(refused[ShareError::TooManyShares as usize] > 100_000, "the flood was held back: {refused:?}");
+    let all: u64 = refused.iter().sum();
+    assert_eq!(all, refused[ShareError::TooManyShares as usize]);
+
+    // The others lost nothing: each of their shares is known.
+    for (id, channels) in &honest {
+        for nonce in 45 - honest_shares..45 {
+            submit(&mut world, *id, channels, nonce);
+        }
+    }
+    let duplicates = world.server.counters().shares_rejected[ShareError::Duplicate as usize];
+    assert_eq!(duplicates, 20 * 10 * u64::from(honest_shares));
+
+    // Tables go with their channels, and those of channels that are quiet for a tip go by themselves.
+    world.server.handle_disconnect(hostile, &mut world.out);
+    world.take_events();
+    assert_eq!(world.server.fingerprint_slots(), 20 * 10 * 16);
+    for tip in 2..4 {
+        world.template(template(tip, true)).expect("a good template");
+        world.tip(prev_hash(tip, tip as u8)).expect("a known template");
+    }
+    world.advance(61.0);
+    world.timeout();
+    assert_eq!(world.server.fingerprint_slots(), 0);
 }

@@ -110,7 +110,8 @@ fn an_extended_channel_gets_what_it_asks_for() {
 
 #[test]
 fn the_first_target_follows_the_announcement() {
-    let vardiff = VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+    let vardiff =
+        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };
     let mut world = World::with_work(ServerConfig { vardiff, ..config() });
     let id = world.connect(0);
     let hard = Target::from_difficulty(1e12).to_le_bytes();
@@ -131,7 +132,8 @@ fn the_first_target_follows_the_announcement() {
 
 #[test]
 fn updates_are_answered_with_a_target() {
-    let vardiff = VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+    let vardiff =
+        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };
     let mut world = World::with_work(ServerConfig { vardiff, ..config() });
     let id = world.connect(0);
     world.open_extended(id, 8);

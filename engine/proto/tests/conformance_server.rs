@@ -342,7 +342,8 @@ fn jobs_allow_version_rolling_as_was_agreed() {
 /// 5.3.2, 5.3.7: in what the server grants, in what the operator orders and in what follows the shares.
 #[test]
 fn no_target_is_easier_than_the_client_asked_for() {
-    let vardiff = VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+    let vardiff =
+        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };
     let mut patient = ServerConfig { vardiff, ..config() };
     patient.limits.idle_timeout = std::time::Duration::from_secs(1_000_000);
     let mut world = World::with_work(patient);
@@ -528,7 +529,8 @@ fn each_success_counts_its_own_shares() {
 /// 5.3.15, before there is any work: neither a target nor a tip comes before the job.
 #[test]
 fn nothing_precedes_a_standard_channels_first_job() {
-    let vardiff = VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+    let vardiff =
+        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };
     for flags in [0, 1] {
         let mut world = World::new(ServerConfig { vardiff, ..config() });
         let id = world.connect(flags);

@@ -47,6 +47,7 @@ pub fn config() -> ServerConfig {
         vardiff: VardiffConfig {
             shares_per_minute: SHARES_PER_SECOND * 60.0,
             hash_rate_default: 1e5,
+            difficulty_min: 0.0,
             adjust: false,
         },
         job_interval: Duration::from_millis(400),
@@ -58,6 +59,7 @@ pub fn config() -> ServerConfig {
             channels_max: 10_000,
             jobs_max: 16,
             shares_per_tip_max: 100_000,
+            fingerprint_slots_max: 1 << 24,
             errors_max: 100_000,
             errors_window: Duration::from_secs(60),
             setup_timeout: Duration::from_secs(10),

@@ -16,6 +16,9 @@ use super::{
 use crate::keys;
 use crate::utc::Utc;
 
+/// Slots of the smallest table of shares: a shard has room for one of each channel.
+const SLOTS_PER_CHANNEL_MIN: usize = 8;
+
 /// Problems and warnings as they are found.
 struct Findings {
     lines: Lines,
@@ -188,6 +191,18 @@ fn check_limits(settings: &mut Settings, findings: &mut Findings) {
             findings.problem("limits", key, wrong);
         } else {
             *part = limits.idle_timeout_s;
+        }
+    }
+    let slots_min = SLOTS_PER_CHANNEL_MIN * limits.channels_max as usize;
+    if limits.fingerprint_slots_max < slots_min {
+        if findings.is_set("limits", "fingerprint_slots_max") {
+            let wrong = format!(
+                "{} is less than {SLOTS_PER_CHANNEL_MIN} for each of channels_max = {}: raise this to {slots_min} or lower that",
+                limits.fingerprint_slots_max, limits.channels_max
+            );
+            findings.problem("limits", "fingerprint_slots_max", wrong);
+        } else {
+            limits.fingerprint_slots_max = slots_min;
         }
     }
     let shares_per_hour = settings.vardiff.shares_per_minute * 60.0;

@@ -141,6 +141,7 @@ impl PoolConfig {
             vardiff: server::VardiffConfig {
                 shares_per_minute: vardiff.shares_per_minute,
                 hash_rate_default: vardiff.hash_rate_default,
+                difficulty_min: vardiff.difficulty_min,
                 adjust: vardiff.adjust,
             },
             job_interval: Duration::from_secs_f64(jobs.interval_s),
@@ -152,6 +153,7 @@ impl PoolConfig {
                 channels_max: limits.channels_max,
                 jobs_max: limits.jobs_max,
                 shares_per_tip_max: limits.shares_per_tip_max,
+                fingerprint_slots_max: limits.fingerprint_slots_max,
                 errors_max: limits.errors_max,
                 errors_window: Duration::from_secs_f64(limits.errors_window_s),
                 setup_timeout: Duration::from_secs_f64(limits.setup_timeout_s),

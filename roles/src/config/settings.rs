@@ -352,6 +352,11 @@ settings! {
         /// Hash rate assumed of a channel that announces none.
         hash_rate_default: f64 = 1e12, Kind::Number { min: 1.0, max: 1e21 }, Presence::Default,
             unit "hashes per second", cost "too high: a small miner waits long for its first share; too low: a burst of shares";
+        /// The smallest difficulty of a share, whatever hash rate a miner announces. A share takes 2^32 times as many hashes: at
+        /// 0.001 a CPU of 1 MH/s finds 14 in a minute, and 1 TH/s that lies about itself 230,000 in a second until its target
+        /// follows. 0 for none, on test chains only.
+        difficulty_min: f64 = 0.001, Kind::Number { min: 0.0, max: 1e12 }, Presence::Default,
+            unit "difficulty", cost "too high: the smallest miners find a share seldom; too low: strangers send shares that cost them nothing";
         /// Whether targets follow the shares that arrive. Without it a channel keeps the target of its announced hash rate.
         adjust: bool = true, Kind::Boolean, Presence::Default,
             unit "truth value", cost "a SetTarget now and then";
@@ -428,7 +433,12 @@ settings! {
             unit "jobs per shard", cost "memory for each job and group";
         /// Shares on one tip that are kept to find duplicates. More are refused.
         shares_per_tip_max: u32 = 100_000, Kind::Integer { min: 100, max: 100_000_000 }, Presence::Default,
-            unit "shares per channel", cost "8 to 16 bytes for each share on the present tip";
+            unit "shares per channel", cost "9 to 19 bytes for each share on the present tip, within `fingerprint_slots_max`";
+        /// Slots of all tables that find duplicates. Up to 7 of 8 slots hold a share. Channels that send more than the wanted rate
+        /// brings in a quarter of an hour are refused before this many are in use, so that they take no room from others. At
+        /// least 8 for each of `channels_max`.
+        fingerprint_slots_max: usize = 1 << 26, Kind::Integer { min: 65_536, max: 1 << 40 }, Presence::Default,
+            unit "slots per shard", cost "8 bytes for each slot in use: at most 512 MiB by default; 128 slots hold what a channel sends in 18 minutes at 6 shares a minute";
         /// Refused shares and invalid requests within `errors_window_s` before a connection is closed; one more for each channel
         /// beyond the first, since a new tip makes the shares of many come late.
         errors_max: u32 = 1_000, Kind::Integer { min: 1, max: 100_000_000 }, Presence::Default,

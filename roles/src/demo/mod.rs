@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 const METER_INTERVAL: Duration = Duration::from_secs(1);
 /// Shares per minute and miner: enough to see something happen.
 const SHARES_PER_MINUTE: f64 = 600.0;
+/// About 4,300 hashes a share: a slow CPU finds as many shares as a fast one.
+const DIFFICULTY_MIN: f64 = 1e-6;
 /// Certificates made by a demo are valid for this long.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(86_400);
 
@@ -369,6 +371,7 @@ fn pool_config(options: &DemoOptions, directory: &Path) -> Result<PoolConfig, De
     settings.engine.cpus =
         Cpus::List(allowed_cpus().map_err(DemoError::Files)?.into_iter().take(1).collect());
     settings.vardiff.shares_per_minute = SHARES_PER_MINUTE;
+    settings.vardiff.difficulty_min = DIFFICULTY_MIN;
     settings.limits.connections_max = 1_000;
     settings.template_source = vec![TemplateSourceSettings {
         chain: options.chain,

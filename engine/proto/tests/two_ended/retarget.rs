@@ -15,8 +15,12 @@ const LATENCY: Duration = Duration::from_millis(60);
 /// One device at its rate, which the server knows; no tips come, so that nothing is stale.
 fn steady(seed: u64, extended: bool, hash_rate: f64) -> (World, ChannelId) {
     let mut config = common::config();
-    config.vardiff =
-        VardiffConfig { shares_per_minute: SHARES_PER_MINUTE, hash_rate_default: 100.0, adjust: true };
+    config.vardiff = VardiffConfig {
+        shares_per_minute: SHARES_PER_MINUTE,
+        hash_rate_default: 100.0,
+        difficulty_min: 0.0,
+        adjust: true,
+    };
     let mut world = World::new(config, seed);
     world.add(Peer::new(0, vec![Order { extended, hash_rate }], LATENCY));
     // The jump may fall anywhere between two jobs.

@@ -31,8 +31,12 @@ fn peer(random: &mut Random) -> Peer {
 
 fn world(seed: u64) -> World {
     let mut config = common::config();
-    config.vardiff =
-        VardiffConfig { shares_per_minute: 30.0, hash_rate_default: 20.0, adjust: seed.is_multiple_of(2) };
+    config.vardiff = VardiffConfig {
+        shares_per_minute: 30.0,
+        hash_rate_default: 20.0,
+        difficulty_min: 0.0,
+        adjust: seed.is_multiple_of(2),
+    };
     config.job_interval = Duration::from_secs(10);
     let mut world = World::new(config, seed);
     for _ in 0..2 + seed % 4 {

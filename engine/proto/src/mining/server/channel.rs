@@ -4,9 +4,9 @@
 
 use alloc::boxed::Box;
 
-use adit_hasher::Target;
+use adit_hasher::{Digest, Target};
 
-use super::duplicates::Seen;
+use super::duplicates::{Inserted, Room, Seen};
 use super::event::ChannelId;
 use super::extranonce::{PREFIX_LEN, Prefix};
 use super::history::{History, Position};
@@ -164,11 +164,32 @@ impl Cold {
 pub(super) struct Channels {
     hot: Slab<Channel>,
     cold: Slab<Cold>,
+    /// What the shares that the channels submitted on this tip take.
+    room: Room,
 }
 
 impl Channels {
-    pub(super) const fn new() -> Self {
-        Self { hot: Slab::new(), cold: Slab::new() }
+    pub(super) const fn new(room: Room) -> Self {
+        Self { hot: Slab::new(), cold: Slab::new(), room }
+    }
+
+    pub(super) const fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Notes a share of a channel; see [`Seen::insert`].
+    pub(super) fn insert_share(&mut self, slot: u32, digest: &Digest, tip: u32, max: u32) -> Inserted {
+        match self.hot.get_mut(slot) {
+            Some(channel) => channel.seen.insert(digest, tip, max, &mut self.room),
+            None => Inserted::Full,
+        }
+    }
+
+    /// Frees a channel's table of shares if it is of no use on `tip`.
+    pub(super) fn give_back_stale(&mut self, slot: u32, tip: u32) {
+        if let Some(channel) = self.hot.get_mut(slot) {
+            channel.seen.give_back_stale(tip, &mut self.room);
+        }
     }
 
     pub(super) const fn len(&self) -> u32 {
@@ -183,7 +204,9 @@ impl Channels {
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
-        self.hot.remove(slot, 0);
+        if let Some(mut channel) = self.hot.remove(slot, 0) {
+            channel.seen.give_back(&mut self.room);
+        }
         self.cold.remove(slot, 0);
     }
 

@@ -45,6 +45,10 @@ pub struct VardiffConfig {
     pub shares_per_minute: f64,
     /// Hash rate assumed of a channel that announces none, in hashes per second.
     pub hash_rate_default: f64,
+    /// The smallest difficulty that the server sets of its own accord, whatever hash rate a client announces or shows: a share
+    /// takes `2^32` times as many hashes, which bounds the shares that a given power can send. 0 for none. A client's own
+    /// maximum target wins where it is harder, an operator's command always.
+    pub difficulty_min: f64,
     /// Whether targets follow the shares that arrive; without it a channel keeps the target of its announcements.
     pub adjust: bool,
 }
@@ -61,6 +65,9 @@ pub struct Limits {
     pub jobs_max: usize,
     /// Shares on one tip whose fingerprints are kept for a channel; a share above is refused.
     pub shares_per_tip_max: u32,
+    /// Slots of all tables in which the fingerprints of shares on the present tip are kept, 8 bytes each; tables are 7/16 to 7/8
+    /// full. A channel above its fair part finds the end sooner than others; see [`Room`](super::duplicates::Room).
+    pub fingerprint_slots_max: usize,
     /// Refused shares and invalid requests within [`Limits::errors_window`] before the connection is closed; one more for
     /// each channel beyond the first.
     pub errors_max: u32,

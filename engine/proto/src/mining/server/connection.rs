@@ -144,6 +144,7 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use super::super::duplicates::Room;
     use super::*;
 
     fn connection() -> Connection {
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn groups_live_as_long_as_their_members() {
-        let (mut connection, mut channels) = (connection(), Channels::new());
+        let (mut connection, mut channels) = (connection(), Channels::new(Room::new(0, 6.0)));
         let slots: Vec<u32> = [0, 0, 8, 0].iter().map(|size| channels.insert_bare(*size)).collect();
         for (slot, group) in slots.iter().zip([8, 8, 16, 8]) {
             connection.join_group(group, *slot, &mut channels);

@@ -6,7 +6,11 @@
 //!
 //! The set is an open-addressed table of fingerprints, empty (and unallocated) until the first share, at most 7/8 full,
 //! doubled as needed up to the caller's bound. It is emptied lazily, with the first share after a tip, so that a new tip
-//! costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then.
+//! costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then. Channels
+//! without a share on the last tip give theirs back.
+//!
+//! All tables of a shard share a [`Room`]: what a stranger's shares make the shard keep is bounded, and he cannot take it from
+//! others.
 //!
 //! A block that is refused as a share is in no channel's set. [`Solved`] remembers the last [`SOLVED_MAX`] blocks of the shard,
 //! so that each is reported once, however often it comes and whatever becomes of the share.
@@ -23,6 +27,62 @@ pub const SOLVED_MAX: usize = 64;
 /// Marks a free slot; a digest that begins with it is filed under another value.
 const FREE: u64 = 0;
 
+/// The size of a table that a channel may always have: it holds what the wanted share rate brings in this many minutes.
+const FAIR_MINUTES: f64 = 15.0;
+const FAIR_SLOTS_MAX: usize = 4_096;
+/// Parts of the room that lie open to tables of the fair size only, of twice that, four times and so on: one each.
+const STEPS: u32 = 8;
+/// Tables that are larger still have as much as those of this step.
+const STEP_MAX: u32 = 4;
+
+/// What all tables of a shard may take, in slots of 8 bytes.
+///
+/// The larger a table, the less of the room may be in use for it to grow: tables up to the fair size may fill the whole room,
+/// those up to twice that 7/8 of it, then 6/8 and 5/8, and all larger ones half. So a flood of shares, over however many
+/// channels, stops itself while there is room for those who send what the pool wants of them. Taking a table from a channel
+/// that floods instead would need a search for it, and would make its shares count twice.
+#[derive(Debug)]
+pub struct Room {
+    used: usize,
+    max: usize,
+    fair: usize,
+}
+
+impl Room {
+    /// Room for `max` fingerprints, where a channel is to find `shares_per_minute`.
+    pub fn new(max: usize, shares_per_minute: f64) -> Self {
+        let shares = (shares_per_minute * FAIR_MINUTES).clamp(1.0, FAIR_SLOTS_MAX as f64 / 2.0);
+        Self { used: 0, max, fair: slots_for(shares as usize) }
+    }
+
+    /// Slots of all tables.
+    pub const fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Whether more than half is in use, so that tables of an earlier tip should go.
+    const fn is_short(&self) -> bool {
+        self.used > self.max / 2
+    }
+
+    /// Lets a table grow, if it may.
+    fn grow(&mut self, from: usize, to: usize) -> bool {
+        let step = (to / self.fair).checked_ilog2().map_or(0, |step| step.min(STEP_MAX));
+        let ceiling = self.max - self.max / STEPS as usize * step as usize;
+        let used = self.used - from + to;
+        let granted = used <= ceiling;
+        if granted {
+            self.used = used;
+        }
+        granted
+    }
+
+    fn give_back(&mut self, slots: usize) {
+        debug_assert!(slots <= self.used, "only what was granted is given back");
+        self.used -= slots;
+    }
+}
+
 /// What became of a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inserted {
@@ -30,7 +90,7 @@ pub enum Inserted {
     New,
     /// Seen on this tip before.
     Duplicate,
-    /// New, but the channel has reached its bound of shares on this tip.
+    /// New, but the channel has reached its bound of shares on this tip, or the shard its own.
     Full,
 }
 
@@ -44,10 +104,10 @@ pub struct Seen {
 
 impl Seen {
     /// Notes a share's digest. `tip` numbers the tip that the share was found on: another number than the last empties the
-    /// set first. At most `max` shares are kept for a tip.
-    pub fn insert(&mut self, digest: &Digest, tip: u32, max: u32) -> Inserted {
+    /// set first. At most `max` shares are kept for a tip, and no more than there is `room` for.
+    pub fn insert(&mut self, digest: &Digest, tip: u32, max: u32, room: &mut Room) -> Inserted {
         if tip != self.tip {
-            self.clear();
+            self.clear(room);
             self.tip = tip;
         }
         let fingerprint = fingerprint(digest);
@@ -61,7 +121,11 @@ impl Seen {
             return Inserted::Full;
         }
         if (self.len as usize + 1) * 8 > self.slots.len() * 7 {
-            self.grow();
+            let larger = (self.slots.len() * 2).max(SLOTS_MIN);
+            if !room.grow(self.slots.len(), larger) {
+                return Inserted::Full;
+            }
+            self.grow(larger);
         }
         let slot = find(&self.slots, fingerprint);
         self.slots[slot] = fingerprint;
@@ -79,9 +143,26 @@ impl Seen {
         self.len == 0
     }
 
-    fn clear(&mut self) {
+    /// Gives a table back that is of no use any more: no share came on the tip before `tip`, or, if room is short, none on
+    /// `tip` yet.
+    pub fn give_back_stale(&mut self, tip: u32, room: &mut Room) {
+        let age = tip.wrapping_sub(self.tip);
+        if age >= 2 || (age == 1 && room.is_short()) {
+            self.give_back(room);
+        }
+    }
+
+    /// Gives the table back.
+    pub fn give_back(&mut self, room: &mut Room) {
+        room.give_back(self.slots.len());
+        self.slots = Box::default();
+        self.len = 0;
+    }
+
+    fn clear(&mut self, room: &mut Room) {
         let wanted = slots_for(self.len as usize);
         if wanted * 4 < self.slots.len() {
+            room.give_back(self.slots.len() - wanted);
             self.slots = vec![FREE; wanted].into_boxed_slice();
         } else {
             self.slots.fill(FREE);
@@ -89,9 +170,8 @@ impl Seen {
         self.len = 0;
     }
 
-    fn grow(&mut self) {
-        let larger = vec![FREE; (self.slots.len() * 2).max(SLOTS_MIN)].into_boxed_slice();
-        let smaller = core::mem::replace(&mut self.slots, larger);
+    fn grow(&mut self, slots: usize) {
+        let smaller = core::mem::replace(&mut self.slots, vec![FREE; slots].into_boxed_slice());
         for &fingerprint in smaller.iter().filter(|&&slot| slot != FREE) {
             let slot = find(&self.slots, fingerprint);
             self.slots[slot] = fingerprint;
@@ -152,6 +232,8 @@ fn find(slots: &[u64], fingerprint: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use std::collections::HashSet;
 
@@ -161,9 +243,13 @@ mod tests {
         Digest(bytes)
     }
 
+    fn plenty() -> Room {
+        Room::new(1 << 30, 6.0)
+    }
+
     #[test]
     fn agrees_with_a_hash_set() {
-        let mut seen = Seen::default();
+        let (mut seen, mut room) = (Seen::default(), plenty());
         let mut model = HashSet::new();
         let mut state = 1_u64;
         for _ in 0..20_000 {
@@ -171,32 +257,87 @@ mod tests {
             // A small range, so that repeats and clashing slots are common.
             let value = (state >> 33) % 9_000;
             let expected = if model.insert(value.max(1)) { Inserted::New } else { Inserted::Duplicate };
-            assert_eq!(seen.insert(&digest(value), 0, u32::MAX), expected, "{value}");
+            assert_eq!(seen.insert(&digest(value), 0, u32::MAX, &mut room), expected, "{value}");
         }
         assert_eq!(seen.len() as usize, model.len());
     }
 
     #[test]
     fn a_new_tip_empties_the_set_and_gives_memory_back() {
-        let mut seen = Seen::default();
+        let (mut seen, mut room) = (Seen::default(), plenty());
         for value in 0..1_000 {
-            assert_eq!(seen.insert(&digest(value + 10), 1, u32::MAX), Inserted::New);
+            assert_eq!(seen.insert(&digest(value + 10), 1, u32::MAX, &mut room), Inserted::New);
         }
         let slots = seen.slots.len();
-        assert_eq!(seen.insert(&digest(10), 2, u32::MAX), Inserted::New, "another tip, another header");
+        assert_eq!(
+            seen.insert(&digest(10), 2, u32::MAX, &mut room),
+            Inserted::New,
+            "another tip, another header"
+        );
         assert_eq!(seen.slots.len(), slots, "one busy tip keeps the room for the next");
-        assert_eq!(seen.insert(&digest(10), 3, u32::MAX), Inserted::New);
+        assert_eq!(seen.insert(&digest(10), 3, u32::MAX, &mut room), Inserted::New);
         assert_eq!(seen.slots.len(), SLOTS_MIN, "a quiet tip gives it back");
     }
 
     #[test]
     fn the_bound_refuses_new_shares_and_still_knows_the_old() {
-        let mut seen = Seen::default();
+        let (mut seen, mut room) = (Seen::default(), plenty());
         for value in 1..=100 {
-            assert_eq!(seen.insert(&digest(value), 0, 100), Inserted::New);
+            assert_eq!(seen.insert(&digest(value), 0, 100, &mut room), Inserted::New);
         }
-        assert_eq!(seen.insert(&digest(101), 0, 100), Inserted::Full);
-        assert_eq!(seen.insert(&digest(55), 0, 100), Inserted::Duplicate);
+        assert_eq!(seen.insert(&digest(101), 0, 100, &mut room), Inserted::Full);
+        assert_eq!(seen.insert(&digest(55), 0, 100, &mut room), Inserted::Duplicate);
+    }
+
+    /// Fills a channel's table until it is refused; how many shares it took.
+    fn fill(seen: &mut Seen, tip: u32, room: &mut Room) -> u32 {
+        (1..)
+            .find(|value| seen.insert(&digest(*value), tip, u32::MAX, room) == Inserted::Full)
+            .map_or(0, |v| v as u32 - 1)
+    }
+
+    #[test]
+    fn a_flood_leaves_room_for_fair_tables() {
+        let mut room = Room::new(8_192, 6.0);
+        assert_eq!(room.fair, 128);
+        let mut flooding = vec![Seen::default()];
+        assert_eq!(fill(&mut flooding[0], 1, &mut room), 4_096 / 8 * 7, "one channel gets half of the room");
+        // More and more channels that take what they get fill what is left for their size, and no more.
+        for _ in 0..15 {
+            let mut seen = Seen::default();
+            fill(&mut seen, 1, &mut room);
+            flooding.push(seen);
+        }
+        assert!(room.used() <= 8_192);
+        let sizes: Vec<usize> = flooding.iter().map(|seen| seen.slots.len()).collect();
+        assert!(sizes.iter().all(|slots| *slots >= 128), "each has its fair table: {sizes:?}");
+        assert_eq!(room.used(), sizes.iter().sum::<usize>());
+        for seen in &mut flooding {
+            seen.give_back(&mut room);
+        }
+        assert_eq!(room.used(), 0);
+    }
+
+    #[test]
+    fn stale_tables_are_given_back_sooner_if_room_is_short() {
+        let mut room = Room::new(1_024, 6.0);
+        let mut small = Seen::default();
+        small.insert(&digest(9), 1, u32::MAX, &mut room);
+        small.give_back_stale(1, &mut room);
+        small.give_back_stale(2, &mut room);
+        assert_eq!(room.used(), SLOTS_MIN, "it may come again on this tip");
+        let mut large = Seen::default();
+        for value in 1..=800 {
+            large.insert(&digest(value), 1, u32::MAX, &mut room);
+        }
+        assert_eq!(room.used(), 512 + SLOTS_MIN);
+        large.give_back_stale(1, &mut room);
+        assert_eq!(large.len(), 448, "shares of this tip stay known");
+        large.give_back_stale(2, &mut room);
+        assert_eq!(room.used(), SLOTS_MIN, "room was short");
+        small.give_back_stale(3, &mut room);
+        assert_eq!((room.used(), small.len()), (0, 0));
+        assert_eq!(small.insert(&digest(9), 3, u32::MAX, &mut room), Inserted::New);
     }
 
     #[test]
@@ -213,10 +354,10 @@ mod tests {
 
     #[test]
     fn sixty_shares_fit_a_kilobyte_and_none_take_nothing() {
-        let mut seen = Seen::default();
+        let (mut seen, mut room) = (Seen::default(), plenty());
         assert_eq!(seen.slots.len(), 0);
         for value in 1..=60 {
-            seen.insert(&digest(value), 0, u32::MAX);
+            seen.insert(&digest(value), 0, u32::MAX, &mut room);
         }
         assert!(seen.slots.len() * size_of::<u64>() <= 1_024);
         assert!(size_of::<Seen>() <= 24);

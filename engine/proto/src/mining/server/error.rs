@@ -27,7 +27,7 @@ pub enum ShareError {
     Duplicate,
     /// The hash does not meet the target of the job on the channel.
     DifficultyTooLow,
-    /// More shares on this tip than the channel's bound.
+    /// More shares on this tip than the channel's bound, or than the shard has room for.
     TooManyShares,
     /// The worker named in the share (extension 0x0002) is longer than 32 bytes, or its field is cut off.
     InvalidUserIdentity,

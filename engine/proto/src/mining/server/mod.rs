@@ -55,7 +55,7 @@ use self::batch::Batch;
 use self::channel::Channels;
 use self::connection::{Connection, Phase};
 use self::directory::IdLayout;
-use self::duplicates::Solved;
+use self::duplicates::{Room, Solved};
 use self::extranonce::Prefixes;
 use self::fan_out::FanOut;
 use self::jobs::Work;
@@ -92,7 +92,10 @@ impl Server {
         Self {
             ids: IdLayout::new(limits.channels_per_connection_max.min(limits.channels_max)),
             connections: Slab::new(),
-            channels: Channels::new(),
+            channels: Channels::new(Room::new(
+                limits.fingerprint_slots_max,
+                config.vardiff.shares_per_minute,
+            )),
             prefixes: Prefixes::new(config.extranonce, config.shard),
             work: Work::new(
                 config.coinbase.clone(),
@@ -128,6 +131,11 @@ impl Server {
     /// Open channels of one connection.
     pub fn channels_of(&self, id: ConnectionId) -> u32 {
         self.connection(id).map_or(0, |connection| connection.directory.open())
+    }
+
+    /// Slots of the tables in which shares are remembered, 8 bytes each; see [`Limits::fingerprint_slots_max`].
+    pub fn fingerprint_slots(&self) -> usize {
+        self.channels.room().used()
     }
 
     /// Shares that wait for [`settle`](Self::settle).

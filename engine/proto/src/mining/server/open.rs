@@ -193,10 +193,8 @@ impl Server {
         connection.awaiting_job += u32::from(awaits_job);
         if let Some(channel) = self.channels.get_mut(slot) {
             channel.id = channel_id;
-            if self.config.vardiff.adjust {
-                self.channel_timers.schedule(slot, channel.vardiff.next_check(&self.config.vardiff));
-            }
         }
+        self.schedule_channel(slot, now);
         Some(slot)
     }
 

@@ -10,7 +10,7 @@ use adit_codec::message::{SubmitSharesError, SubmitSharesSuccess};
 use adit_hasher::{BatchHash, Digest, HeaderBytes};
 
 use super::batch::{Account, Batch, Ticket};
-use super::channel::{Channel, Kind};
+use super::channel::{Channel, Channels, Kind};
 use super::coinbase;
 use super::duplicates::Inserted;
 use super::event::{Event, Solution};
@@ -22,7 +22,7 @@ use crate::time::Instant;
 
 /// Judges a share by its digest.
 fn verdict(
-    channel: &mut Channel,
+    channels: &mut Channels,
     ticket: &Ticket,
     digest: &Digest,
     shares_max: u32,
@@ -30,7 +30,7 @@ fn verdict(
     if !ticket.target.is_met_by(digest) {
         return Err(ShareError::DifficultyTooLow);
     }
-    match channel.seen.insert(digest, ticket.tip.number, shares_max) {
+    match channels.insert_share(ticket.channel, digest, ticket.tip.number, shares_max) {
         Inserted::New => Ok(()),
         Inserted::Duplicate => Err(ShareError::Duplicate),
         Inserted::Full => Err(ShareError::TooManyShares),
@@ -99,8 +99,7 @@ impl Server {
 
     fn judge(&mut self, batch: &mut Batch, index: usize, now: Instant, out: &mut ServerOutbox) {
         let (ticket, digest) = (&batch.tickets[index], &batch.digests[index]);
-        let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
-        let verdict = verdict(channel, ticket, digest, self.config.limits.shares_per_tip_max);
+        let verdict = verdict(&mut self.channels, ticket, digest, self.config.limits.shares_per_tip_max);
         // A duplicate was reported when it was new; a block that is refused as a share is known only as a block.
         if verdict != Err(ShareError::Duplicate)
             && ticket.tip.prev_hash.target.is_met_by(digest)

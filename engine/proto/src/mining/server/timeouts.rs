@@ -1,5 +1,7 @@
-//! The passing of time: connections that are too slow, channels whose target is to be looked at, jobs that are to be
+//! The passing of time: connections that are too slow, channels whose target and table of shares are to be looked at, jobs that are to be
 //! repeated. Each call does a bounded amount; what is left over is due at once.
+
+use core::time::Duration;
 
 use adit_hasher::BatchHash;
 
@@ -13,6 +15,8 @@ use crate::time::Instant;
 const CONNECTIONS_MAX: usize = 1_024;
 /// Channels looked at in one call.
 const CHANNELS_MAX: usize = 1_024;
+/// Between two looks at a channel whose target is not to follow its shares.
+const STALE_TABLE_CHECK: Duration = Duration::from_secs(60);
 
 /// When a connection is next to be looked at, and what to close it for if that moment has come.
 fn connection_deadline(connection: &Connection, limits: &Limits) -> (Instant, CloseReason) {
@@ -43,7 +47,7 @@ impl Server {
         }
         for _ in 0..CHANNELS_MAX {
             let Some(slot) = self.channel_timers.poll(now) else { break };
-            self.retarget(slot, now, hashes, out);
+            self.check_channel(slot, now, hashes, out);
         }
     }
 
@@ -62,11 +66,26 @@ impl Server {
         self.connection_timers.schedule(slot, deadline);
     }
 
-    /// Sets the timer of a channel whose target is to be watched.
-    pub(super) fn schedule_channel(&mut self, slot: u32) {
+    /// Sets when a channel is next to be looked at.
+    pub(super) fn schedule_channel(&mut self, slot: u32, now: Instant) {
         let Some(channel) = self.channels.get(slot).filter(|channel| channel.open) else { return };
+        let due = if self.config.vardiff.adjust {
+            channel.vardiff.next_check(&self.config.vardiff)
+        } else {
+            now + STALE_TABLE_CHECK
+        };
+        self.channel_timers.schedule(slot, due);
+    }
+
+    /// Looks at a channel: at its target, and at its table of shares.
+    fn check_channel(&mut self, slot: u32, now: Instant, hashes: &impl BatchHash, out: &mut ServerOutbox) {
+        if let Some(tip) = self.work.tip() {
+            self.channels.give_back_stale(slot, tip.number);
+        }
         if self.config.vardiff.adjust {
-            self.channel_timers.schedule(slot, channel.vardiff.next_check(&self.config.vardiff));
+            self.retarget(slot, now, hashes, out);
+        } else {
+            self.schedule_channel(slot, now);
         }
     }
 

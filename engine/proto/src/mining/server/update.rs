@@ -44,7 +44,7 @@ impl Server {
                     channel.vardiff = Vardiff::new(now);
                 }
                 self.send_target(id, slot, target, hashes, out);
-                self.schedule_channel(slot);
+                self.schedule_channel(slot, now);
             }
             Err(error) => {
                 let answer =
@@ -75,7 +75,7 @@ impl Server {
             self.counters.retargets += 1;
             self.send_target(id, slot, target, hashes, out);
         }
-        self.schedule_channel(slot);
+        self.schedule_channel(slot, now);
     }
 
     /// Sends SetTarget to one channel: it binds the jobs that become active from now on.

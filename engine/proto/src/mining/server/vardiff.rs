@@ -137,7 +137,7 @@ impl Vardiff {
         let silent_steps = if self.is_silent() { self.silent_steps + 1 } else { 0 };
         *self = Self { silent_steps: silent_steps.min(SILENT_STEPS_MAX), ..Self::new(self.counted_to) };
         let wanted = wanted.max(difficulty * SILENT_STEP);
-        let new = Target::from_difficulty(wanted);
+        let new = Target::from_difficulty(wanted).min(easiest_target(config));
         let change = (new.difficulty() / difficulty - 1.0).abs();
         (change > CHANGE_MIN).then_some(new)
     }
@@ -173,12 +173,18 @@ impl Vardiff {
     }
 }
 
+/// The easiest target that the server sets of its own accord.
+fn easiest_target(config: &VardiffConfig) -> Target {
+    Target::from_difficulty(config.difficulty_min)
+}
+
 /// The target for a hash rate that a client announces, in hashes per second; zero stands for the configured default. Never
-/// easier than `max_target`, the easiest that the client accepts.
+/// easier than `max_target`, the easiest that the client accepts, or than [`VardiffConfig::difficulty_min`]: a harder target than
+/// the client's is always allowed (specification 5.3.2 and 5.3.7 ask for `max_target` to be respected as a maximum).
 pub fn announced_target(config: &VardiffConfig, nominal_hash_rate: f32, max_target: &Target) -> Target {
     let hash_rate =
         if nominal_hash_rate > 0.0 { f64::from(nominal_hash_rate) } else { config.hash_rate_default };
-    Target::from_hash_rate(hash_rate, config.shares_per_minute).min(*max_target)
+    Target::from_hash_rate(hash_rate, config.shares_per_minute).min(*max_target).min(easiest_target(config))
 }
 
 #[cfg(test)]
@@ -186,7 +192,7 @@ mod tests {
     use super::*;
 
     const CONFIG: VardiffConfig =
-        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, adjust: true };
+        VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };
 
     /// Exponential gaps from a small generator: enough for arrival times.
     struct Arrivals(u64);
@@ -355,6 +361,26 @@ mod tests {
         let own = announced_target(&CONFIG, 1e15, &bound);
         assert!(own < bound);
         assert_eq!(announced_target(&CONFIG, 0.0, &Target::MAX), Target::from_hash_rate(1e12, 6.0));
+    }
+
+    #[test]
+    fn no_target_is_easier_than_the_smallest_difficulty() {
+        let config = VardiffConfig { difficulty_min: 0.001, ..CONFIG };
+        let easiest = Target::from_difficulty(0.001);
+        for hash_rate in [f32::MIN_POSITIVE, 1e-3, 1.0, 4e5] {
+            assert_eq!(announced_target(&config, hash_rate, &Target::MAX), easiest, "{hash_rate} H/s");
+        }
+        assert!(announced_target(&config, 1e6, &Target::MAX) < easiest);
+        let bound = Target::from_difficulty(1e6);
+        assert_eq!(announced_target(&config, 1.0, &bound), bound, "the client's own bound is harder");
+        // A channel that falls silent is not eased below it either.
+        let (mut target, mut vardiff) = (Target::from_difficulty(0.02), Vardiff::new(Instant::ZERO));
+        for second in 1..100_000 {
+            let now = Instant::ZERO + Duration::from_secs(second);
+            target = vardiff.poll(&config, &target, Some(Instant::ZERO), now).unwrap_or(target);
+            assert!(target <= easiest);
+        }
+        assert_eq!(target, easiest);
     }
 
     #[test]
