@@ -15,6 +15,8 @@ pub enum EndReason {
     PeerClosed,
     /// It broke; the system's error number.
     Lost(i32),
+    /// Its shard could not take it: the kernel refused the socket's place in the shard's table; the system's error number.
+    NotTaken(i32),
     /// No complete first act of the handshake in time.
     HandshakeTimeout(Duration),
     /// More bytes than the first act of the handshake has: the peer speaks something else.
@@ -182,7 +184,7 @@ impl EndReason {
             },
             Self::Distribution(reason) => distribution_kind(reason),
             Self::Shutdown => EndKind::Shutdown,
-            Self::Internal(_) => EndKind::Internal,
+            Self::NotTaken(_) | Self::Internal(_) => EndKind::Internal,
         }
     }
 }
@@ -192,6 +194,16 @@ impl fmt::Display for EndReason {
         match self {
             Self::PeerClosed => f.write_str("closed by the peer"),
             Self::Lost(error) => write!(f, "lost: {}", io::Error::from_raw_os_error(*error)),
+            Self::NotTaken(libc::ENFILE) => f.write_str(
+                "internal fault: no room in its shard's table of sockets; closing connections hold it",
+            ),
+            Self::NotTaken(error) => {
+                write!(
+                    f,
+                    "internal fault: its shard cannot take it: {}",
+                    io::Error::from_raw_os_error(*error)
+                )
+            }
             Self::HandshakeTimeout(timeout) => {
                 write!(f, "no handshake within {} s", timeout.as_secs_f32())
             }
@@ -261,6 +273,10 @@ mod tests {
         assert_eq!(
             EndReason::Lost(libc::ECONNRESET).to_string(),
             "lost: Connection reset by peer (os error 104)"
+        );
+        assert_eq!(
+            EndReason::NotTaken(libc::ENOMEM).to_string(),
+            "internal fault: its shard cannot take it: Cannot allocate memory (os error 12)"
         );
         assert_eq!(
             EndReason::SlowReader { waiting: 12, max: 10 }.to_string(),

@@ -34,6 +34,8 @@ const EXECUTOR_RING_DEPTH: usize = 32;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// Sockets beyond `connections_max` for which a shard has room: those that are closing still hold theirs.
 const CLOSING_ROOM: u32 = 1024;
+/// How long connections are served as before at a stop, so that shares on their way are answered; half the grace at most.
+const SERVED_AT_STOP: Duration = Duration::from_secs(1);
 /// How long the caller of a command waits for its shard.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -346,8 +348,9 @@ impl<S: Service> EngineHandle<S> {
         answered.recv_timeout(COMMAND_PATIENCE).ok()
     }
 
-    /// Stops accepting, lets every connection read what waits for it, closes, ends the threads. What has not ended after
-    /// `grace` is cut off.
+    /// Stops accepting and ends the threads. Connections are served for another second, or half of `grace` if that is less;
+    /// then each is told that nothing more comes, and what arrives until it closes is still judged: a block that is on its way
+    /// is not lost. What has not closed after `grace` is cut off.
     pub fn shutdown(mut self, grace: Duration) -> ShutdownReport {
         self.end(grace)
     }
@@ -359,9 +362,15 @@ impl<S: Service> EngineHandle<S> {
         self.acceptor_wake.wake();
         self.wake_shards();
         let gone = || self.board.shards.iter().all(|shard| shard.is_over());
-        while begun.elapsed() < grace && !gone() {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let wait_until = |end: Duration| {
+            while begun.elapsed() < end && !gone() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        wait_until(SERVED_AT_STOP.min(grace / 2));
+        self.stop.hang_up.store(true, Ordering::Release);
+        self.wake_shards();
+        wait_until(grace);
         let cut = self.board.read().total.connections();
         self.stop.at_once.store(true, Ordering::Release);
         self.wake_shards();

@@ -115,6 +115,15 @@ pub enum LogEvent {
         /// How many since the last such line.
         count: u64,
     },
+    /// Blocks were found that nobody took before the engine ended.
+    BlocksLost {
+        /// On which shard.
+        shard: u8,
+        /// How many.
+        count: usize,
+        /// What the service calls the oldest of them.
+        blocks: Vec<String>,
+    },
     /// A shard stopped, by a fault of the engine's or of the system's. Its connections are lost.
     ShardFailed {
         /// Which one.
@@ -260,6 +269,14 @@ impl fmt::Display for LogEvent {
             Self::TemplateRefused { shard, error } => write!(f, "shard {shard}: template refused: {error}"),
             Self::ConnectionsRefused { reason, peer, count } => {
                 write!(f, "refused {count} connection(s), the last from {peer}: {}", reason.name())
+            }
+            Self::BlocksLost { shard, count, blocks } => {
+                write!(
+                    f,
+                    "shard {shard}: {count} found block(s) neither submitted nor recorded, because nobody took them before \
+                     the stop's time was over; look for them at the node, and give the next stop more time:"
+                )?;
+                write!(f, " {}{}", blocks.join(", "), if blocks.len() < *count { ", ..." } else { "" })
             }
             Self::ShardFailed { shard, cause } => write!(f, "shard {shard} failed: {cause}"),
         }

@@ -107,8 +107,10 @@ pub(crate) struct ShardInlet<S: Service> {
 /// How threads are told to end.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
-    /// Take no more connections, let those that are there read what waits, then end.
+    /// Take no more connections; those that are there are served for another moment.
     pub(crate) requested: AtomicBool,
+    /// Tell those that are there, judge what still arrives, and end once they have closed.
+    pub(crate) hang_up: AtomicBool,
     /// End now.
     pub(crate) at_once: AtomicBool,
 }

@@ -252,6 +252,14 @@ impl Service for Distribution {
         Some(Report::Output(output))
     }
 
+    fn name_of_block(output: &DistributionOutput) -> Option<String> {
+        let DistributionOutput::Solution { solution, .. } = output else { return None };
+        Some(format!(
+            "a client's of its template {}, nonce {:#010x}",
+            solution.wire_template_id, solution.header_nonce
+        ))
+    }
+
     fn publish(&self, counters: &ShardCounters) {
         counters.publish_distribution(self.server.counters());
     }

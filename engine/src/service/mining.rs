@@ -200,6 +200,10 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
         })
     }
 
+    fn name_of_block(solution: &Box<Solution>) -> Option<String> {
+        Some(solution.digest.to_string())
+    }
+
     fn publish(&self, counters: &ShardCounters) {
         counters.publish_mining(self.server.counters());
     }

@@ -121,6 +121,9 @@ pub trait Service: Sized + 'static {
         peer: impl FnOnce(ConnectionId) -> Option<SocketAddr>,
     ) -> Option<Report<Self::Output>>;
 
+    /// What a line about blocks that nobody took calls this one. None for what is no block.
+    fn name_of_block(output: &Self::Output) -> Option<String>;
+
     /// Writes what it has counted where others read it.
     fn publish(&self, counters: &ShardCounters);
 }

@@ -31,6 +31,14 @@ pub(super) enum Stage {
     Queued(Box<Act1>),
     /// In the service's hands.
     Open { id: ConnectionId, deframer: SecureDeframer },
+    /// The engine stops: what waits is being sent and nothing more comes, but what arrives is judged until the peer closes.
+    /// A block may be on its way.
+    Parting {
+        id: ConnectionId,
+        deframer: SecureDeframer,
+        /// All is sent and the peer knows.
+        told: bool,
+    },
     /// Over for the service: what waits is being sent, what arrives is ignored.
     Draining,
     /// All is sent and the peer knows: waiting for it to close, so that it can read all.
@@ -67,9 +75,9 @@ impl Act1 {
 }
 
 impl Stage {
-    /// Whether the end of the connection is decided.
+    /// Whether the end of the connection is decided: nothing more is sent to it.
     pub(super) fn is_over(&self) -> bool {
-        matches!(self, Self::Draining | Self::Lingering | Self::Closing)
+        matches!(self, Self::Parting { .. } | Self::Draining | Self::Lingering | Self::Closing)
     }
 }
 

@@ -5,7 +5,8 @@
 //! per tick by [`Core::begin_tick`].
 //!
 //! Invariants: events leave before any frame of the same tick is sealed, so a block is on its way before its
-//! acknowledgement; nothing is handed to the service for a connection whose end is decided; every socket that was attached
+//! acknowledgement; nothing is handed to the service for a connection whose end is decided, unless the engine's own end is
+//! what decided it; every socket that was attached
 //! is closed exactly once, and its connection forgotten when the transport says that it is gone.
 //!
 //! Bounds: connections (the transport's table), bytes that wait per connection and in all, handshakes per second, spare
@@ -271,7 +272,10 @@ impl<S: Service> Core<S> {
 
     fn receive_frames(&mut self, socket: SocketId, mut bytes: &mut [u8]) {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
-        let Stage::Open { id, deframer } = &mut connection.stage else { return };
+        let (Stage::Open { id, deframer } | Stage::Parting { id, deframer, .. }) = &mut connection.stage
+        else {
+            return;
+        };
         let mut frames = 0;
         let fault = loop {
             match deframer.next_frame_with(&mut bytes, &mut self.partials) {
@@ -295,7 +299,7 @@ impl<S: Service> Handler for Core<S> {
         self.links.counters.add(Counter::BytesReceived, bytes.len() as u64);
         let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
         match &mut connection.stage {
-            Stage::Open { .. } => self.receive_frames(socket, bytes),
+            Stage::Open { .. } | Stage::Parting { .. } => self.receive_frames(socket, bytes),
             Stage::Handshake(_) | Stage::Queued(_) => self.receive_act1(socket, bytes),
             Stage::Draining | Stage::Lingering | Stage::Closing => {}
         }
@@ -323,7 +327,7 @@ impl<S: Service> Handler for Core<S> {
         let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
         connection.peer_ended = true;
         match (&connection.stage, ended) {
-            (Stage::Open { .. }, Ended::Peer) => self.departing.push(socket),
+            (Stage::Open { .. } | Stage::Parting { .. }, Ended::Peer) => self.departing.push(socket),
             (Stage::Draining, Ended::Peer) => self.continue_drain(socket),
             (_, Ended::Peer) => self.end(socket, EndReason::PeerClosed),
             (_, Ended::Lost(error)) => self.end(socket, EndReason::Lost(error)),

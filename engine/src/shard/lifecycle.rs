@@ -17,6 +17,9 @@ use crate::service::Service;
 use crate::topology::Stop;
 use crate::transport::SocketId;
 
+/// Blocks that the line about lost ones names.
+const LOST_BLOCKS_NAMED_MAX: usize = 16;
+
 impl<S: Service> Core<S> {
     pub(super) fn receive_act1(&mut self, socket: SocketId, bytes: &[u8]) {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
@@ -159,11 +162,12 @@ impl<S: Service> Core<S> {
     /// Ends a connection once its peer has had what waits for it.
     pub(super) fn begin_drain(&mut self, socket: SocketId, reason: EndReason) {
         let Some(connection) = self.connections[socket.index()].as_ref() else { return };
-        if connection.stage.is_over() {
+        if matches!(connection.stage, Stage::Draining | Stage::Lingering | Stage::Closing) {
             return;
         }
         let serial = connection.serial;
         self.conclude(socket, &reason);
+        self.forget(socket);
         if let Some(connection) = self.connections[socket.index()].as_mut() {
             connection.stage = Stage::Draining;
         }
@@ -179,25 +183,23 @@ impl<S: Service> Core<S> {
     /// and the peer might lose what it has not read.
     pub(super) fn continue_drain(&mut self, socket: SocketId) {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
-        if !matches!(connection.stage, Stage::Draining) || !connection.outgoing.is_idle() {
+        if !connection.outgoing.is_idle() {
             return;
         }
-        if connection.peer_ended {
-            return self.close(socket);
+        match &mut connection.stage {
+            Stage::Draining if connection.peer_ended => return self.close(socket),
+            Stage::Draining => connection.stage = Stage::Lingering,
+            Stage::Parting { told, .. } if !*told => *told = true,
+            _ => return,
         }
-        connection.stage = Stage::Lingering;
         self.effects.push(Effect::ShutdownWrite(socket));
     }
 
-    /// Writes the line, counts, and tells the service; once per connection.
+    /// Writes the line and counts; once per connection.
     fn conclude(&mut self, socket: SocketId, reason: &EndReason) {
         let Some(connection) = self.connections[socket.index()].as_ref() else { return };
         if connection.stage.is_over() {
             return;
-        }
-        if let Stage::Open { id, .. } = connection.stage {
-            self.sockets[id.slot as usize] = None;
-            self.service.handle_disconnect(id, self.now, &mut self.outbox);
         }
         let (peer, shard, lasted) = (connection.peer, self.shard, self.now.since(connection.opened));
         self.links.counters.add_ended(reason.kind());
@@ -206,7 +208,17 @@ impl<S: Service> Core<S> {
         });
     }
 
+    /// Tells the service that a connection is gone, if it is in its hands.
+    fn forget(&mut self, socket: SocketId) {
+        let Some(connection) = self.connections[socket.index()].as_ref() else { return };
+        if let Stage::Open { id, .. } | Stage::Parting { id, .. } = connection.stage {
+            self.sockets[id.slot as usize] = None;
+            self.service.handle_disconnect(id, self.now, &mut self.outbox);
+        }
+    }
+
     fn close(&mut self, socket: SocketId) {
+        self.forget(socket);
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         if !matches!(connection.stage, Stage::Closing) {
             connection.stage = Stage::Closing;
@@ -215,21 +227,43 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// Ends every connection, those in the service's hands once they have had what waits for them.
+    /// The engine stops. Those in the service's hands are served as before for a moment, until [`Self::hang_up`]: shares
+    /// that are on their way are answered. The others end.
     pub fn begin_shutdown(&mut self) {
-        for index in 0..self.connections.len() {
-            let socket = SocketId(u32::try_from(index).expect("sockets are numbered by u32"));
-            let Some(connection) = self.connections[index].as_ref() else { continue };
-            match connection.stage {
-                Stage::Handshake(_) | Stage::Queued(_) => self.end(socket, EndReason::Shutdown),
-                _ => self.begin_drain(socket, EndReason::Shutdown),
+        for socket in self.attached() {
+            let Some(connection) = self.connections[socket.index()].as_ref() else { continue };
+            if matches!(connection.stage, Stage::Handshake(_) | Stage::Queued(_)) {
+                self.end(socket, EndReason::Shutdown);
             }
         }
     }
 
+    /// Tells every peer, behind what waits for it, that nothing more comes. What arrives until they close is judged, and a
+    /// block delivered; only answers are not possible any more.
+    pub fn hang_up(&mut self) {
+        self.begin_shutdown();
+        for socket in self.attached() {
+            self.conclude(socket, &EndReason::Shutdown);
+            let Some(connection) = self.connections[socket.index()].as_mut() else { continue };
+            let stage = std::mem::replace(&mut connection.stage, Stage::Closing);
+            connection.stage = match stage {
+                Stage::Open { id, deframer } => Stage::Parting { id, deframer, told: false },
+                stage => stage,
+            };
+            self.send(socket);
+            self.continue_drain(socket);
+        }
+    }
+
+    /// The sockets that may have a connection.
+    fn attached(&self) -> impl Iterator<Item = SocketId> + use<S> {
+        let end = u32::try_from(self.connections.len()).expect("sockets are numbered by u32");
+        (0..end).map(SocketId)
+    }
+
     /// A socket could not be attached: it is closed, and its connection over before it began.
-    pub(crate) fn refuse_socket(&mut self, peer: SocketAddr) {
-        let (shard, reason) = (self.shard, EndReason::Internal("no room in the table of sockets"));
+    pub(crate) fn refuse_socket(&mut self, peer: SocketAddr, error: &std::io::Error) {
+        let (shard, reason) = (self.shard, EndReason::NotTaken(error.raw_os_error().unwrap_or(0)));
         self.links.counters.add(Counter::ConnectionsTaken, 1);
         self.links.counters.add(Counter::ConnectionsGone, 1);
         self.links.counters.add_ended(reason.kind());
@@ -238,11 +272,22 @@ impl<S: Service> Core<S> {
         });
     }
 
-    /// The thread ends: outputs that were kept still go out, as long as there is time.
+    /// The thread ends: outputs that were kept still go out, as long as there is time. Blocks among those that do not are
+    /// said.
     pub(crate) fn leave(&mut self, stop: &Stop) {
+        self.links.retry_outputs();
         while self.links.keeps_outputs() && !stop.at_once.load(Ordering::Acquire) {
-            self.links.retry_outputs();
             std::thread::sleep(Duration::from_millis(1));
+            self.links.retry_outputs();
+        }
+        let lost = self.links.take_kept();
+        let mut blocks: Vec<_> = lost.iter().filter_map(S::name_of_block).collect();
+        if !blocks.is_empty() {
+            let (shard, count) = (self.shard, blocks.len());
+            blocks.truncate(LOST_BLOCKS_NAMED_MAX);
+            self.links
+                .log
+                .write_unlimited(&self.links.counters, LogEvent::BlocksLost { shard, count, blocks });
         }
     }
 

@@ -58,6 +58,11 @@ impl<O> CoreLinks<O> {
         !self.kept.is_empty()
     }
 
+    /// Takes what was kept and cannot be sent any more.
+    pub(super) fn take_kept(&mut self) -> VecDeque<O> {
+        std::mem::take(&mut self.kept)
+    }
+
     /// Whether so many wait that no more frames may be taken.
     pub(super) fn is_blocked(&self) -> bool {
         self.kept.len() >= OUTPUTS_KEPT

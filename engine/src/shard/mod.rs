@@ -66,6 +66,8 @@ pub(crate) struct Shard<S: Service> {
     origin: std::time::Instant,
     /// Whether the end was asked for.
     stopping: bool,
+    /// Whether peers were told.
+    hung_up: bool,
 }
 
 impl<S: Service> Shard<S> {
@@ -87,7 +89,7 @@ impl<S: Service> Shard<S> {
         );
         let core =
             Core::with_links(service, shard, config.limits, config.handshakes_per_second, core_links, now);
-        Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false })
+        Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false, hung_up: false })
     }
 
     /// Serves until it is told to stop, or until its ring fails.
@@ -191,14 +193,18 @@ impl<S: Service> Shard<S> {
                         self.core.end(socket, EndReason::Shutdown);
                     }
                 }
-                Err(_) => self.core.refuse_socket(new.peer),
+                Err(error) => self.core.refuse_socket(new.peer, &error),
             }
         }
         if !self.stopping && self.links.stop.requested.load(Ordering::Acquire) {
             self.stopping = true;
+            self.core.begin_shutdown();
+        }
+        if self.stopping && !self.hung_up && self.links.stop.hang_up.load(Ordering::Acquire) {
+            self.hung_up = true;
             self.core.settle();
             self.core.flush();
-            self.core.begin_shutdown();
+            self.core.hang_up();
         }
         !self.links.sockets.is_empty()
     }

@@ -69,6 +69,8 @@ pub struct Client {
     job_id: u32,
     version: u32,
     nonce: u32,
+    /// Shares that were answered with a Success.
+    pub accepted: u32,
 }
 
 impl Client {
@@ -94,11 +96,12 @@ impl Client {
         self.seal(&share, out);
     }
 
-    fn receive(&mut self, mut bytes: Vec<u8>) {
+    pub fn receive(&mut self, mut bytes: Vec<u8>) {
         let mut input = &mut bytes[..];
         while let Some((header, payload)) = self.deframer.next_frame(&mut input).expect("sealed for us") {
             match Message::decode(header, payload, Protocol::Mining).expect("well formed").message {
                 Message::OpenStandardMiningChannelSuccess(success) => self.channel_id = success.channel_id,
+                Message::SubmitSharesSuccess(success) => self.accepted += success.new_submits_accepted_count,
                 Message::NewMiningJob(job) => (self.job_id, self.version) = (job.job_id, job.version),
                 Message::NewExtendedMiningJob(job) => {
                     (self.job_id, self.version) = (job.job_id, job.version);
@@ -162,6 +165,7 @@ impl World {
             job_id: 0,
             version: 0,
             nonce: 0,
+            accepted: 0,
         };
         let mut bytes = Vec::new();
         let setup = SetupConnection {
@@ -238,7 +242,7 @@ impl World {
     }
 
     /// What was sent to one socket, with its send completed.
-    fn take(&mut self, socket: SocketId) -> Vec<u8> {
+    pub fn take(&mut self, socket: SocketId) -> Vec<u8> {
         let mut sent = Vec::new();
         self.shard.core.take_effects(|effect| {
             if let Effect::Send(to, bytes) = effect {
@@ -256,6 +260,13 @@ impl World {
 
 /// A template with twelve levels of merkle path, and a tip whose target nothing meets.
 pub fn work(template_id: u64) -> (TemplateUpdate, TemplateUpdate) {
+    let mut target = [0; 32];
+    target[0] = 1;
+    work_for(template_id, Target::from_le_bytes(target))
+}
+
+/// As [`work`], with a target of one's own.
+pub fn work_for(template_id: u64, target: Target) -> (TemplateUpdate, TemplateUpdate) {
     let template = Template {
         template_id,
         future_template: true,
@@ -269,14 +280,12 @@ pub fn work(template_id: u64) -> (TemplateUpdate, TemplateUpdate) {
         coinbase_tx_locktime: 0,
         merkle_path: vec![[5; 32]; 12],
     };
-    let mut target = [0; 32];
-    target[0] = 1;
     let tip = PrevHash {
         template_id,
         prev_hash: [template_id as u8; 32],
         header_timestamp: NTIME,
         nbits: 0x207f_ffff,
-        target: Target::from_le_bytes(target),
+        target,
     };
     (TemplateUpdate::NewTemplate(template.into()), TemplateUpdate::SetNewPrevHash(tip.into()))
 }

@@ -298,7 +298,8 @@ settings! {
         /// Extensions that a client must support to be served.
         required_extensions: Vec<u16> = Vec::new(), Kind::Integers { max: 65_535, len_max: 16 }, Presence::Default,
             unit "extension types", cost "clients without them are refused";
-        /// How long connections may drain when the pool is stopped.
+        /// How long connections may take to end when the pool is stopped. They are served for another second, or half of this if
+        /// that is less; then they are told, and what arrives until they close is still judged.
         shutdown_grace_s: f64 = 5.0, Kind::Number { min: 0.0, max: 60.0 }, Presence::Default,
             unit "seconds", cost "a stop takes up to this long";
     }

@@ -9,6 +9,7 @@ pub(super) fn write(events: &Receiver<LogEvent>) {
     for event in events {
         match event {
             LogEvent::ShardFailed { .. }
+            | LogEvent::BlocksLost { .. }
             | LogEvent::CertificateNotValid { .. }
             | LogEvent::TemplateRefused { .. } => {
                 error!("{event}");

@@ -17,7 +17,7 @@ mod upkeep;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,8 +34,8 @@ use crate::journal::{Journal, JournalConfig, Recovery};
 use crate::nodes::{self, TemplateSource};
 use crate::utc::Utc;
 
-use blocks::Tally;
 pub use blocks::{BlockReport, Btc, Finder};
+use blocks::{Stopping, Tally};
 pub use error::PoolError;
 pub use status::{HashRate, Meter, Status};
 use templates::ChainState;
@@ -73,7 +73,7 @@ struct Running {
     source: Arc<Box<dyn TemplateSource>>,
     chain: Arc<ChainState>,
     tally: Arc<Tally>,
-    stopping: Arc<AtomicBool>,
+    stopping: Arc<Stopping>,
 }
 
 impl Pool {
@@ -213,7 +213,7 @@ impl Pool {
         let _ = self.orders.try_send(upkeep::Order::Reload);
     }
 
-    /// Stops: no new connections, what was found is submitted and recorded, everything is closed. None if a thread that
+    /// Stops: no new connections, what is found until the grace is over is submitted and recorded, everything is closed. None if a thread that
     /// panicked took the engine with it.
     pub fn stop(mut self) -> Option<ShutdownReport> {
         self.end(self.grace)
@@ -225,12 +225,13 @@ impl Pool {
 
     fn end(&mut self, grace: Duration) -> Option<ShutdownReport> {
         let Running { engine, source, stopping, .. } = self.running.take()?;
-        stopping.store(true, Ordering::Release);
+        stopping.requested.store(true, Ordering::Release);
         self.stop_templates = None;
         let _ = self.orders.send(upkeep::Order::Stop);
         let mut failed = join_all(&mut self.feeding, JOIN_PATIENCE);
         // The engine's threads end, and with them its links: the draining threads come to their end.
         let report = Arc::into_inner(engine).map(|engine| engine.shutdown(grace));
+        stopping.engine_ended.store(true, Ordering::Release);
         failed += join_all(&mut self.draining, JOIN_PATIENCE);
         let closing = spawn("closing", move || {
             if let Some(source) = Arc::into_inner(source) {

@@ -17,7 +17,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use adit_hasher::Digest;
@@ -46,7 +46,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(5);
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// After which a source that does not answer is reported.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-/// How long answers are waited for once the pool is stopping, all together.
+/// How long answers are waited for once the engine has ended and no block can come any more, all together.
 const ANSWER_PATIENCE_AT_STOP: Duration = Duration::from_secs(5);
 /// Bytes of a peer's text that are shown.
 const FINDER_LEN_MAX: usize = 64;
@@ -124,6 +124,15 @@ enum Record {
     Found { solution: Arc<Solution>, transactions: Option<TemplateTransactions> },
     /// This became of it. An outcome that is not final leaves the entry pending.
     Settled { hash: Digest, outcome: Submission },
+}
+
+/// How far a stop of the pool has come.
+#[derive(Debug, Default)]
+pub(super) struct Stopping {
+    /// It was asked for: nothing is offered again, but miners are still served for the grace, and what they find is submitted.
+    pub(super) requested: AtomicBool,
+    /// The engine has ended: no block can come any more.
+    pub(super) engine_ended: AtomicBool,
 }
 
 /// The three threads' parts.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit_proto::mining::server::Solution;
@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{
     ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, BlockReport, Btc, FIRST_RETRY_PAUSE, Finder,
-    InFlight, RETRY_PAUSE, Record, Tally, UNSETTLED_MAX,
+    InFlight, RETRY_PAUSE, Record, Stopping, Tally, UNSETTLED_MAX,
 };
 use crate::journal::JournalEntry;
 use crate::nodes::{Submission, TemplateSource, TemplateTransactions, assemble_block};
@@ -52,9 +52,10 @@ pub(in crate::pool) struct Outcomes {
     records: Sender<Record>,
     source: Arc<Box<dyn TemplateSource>>,
     tally: Arc<Tally>,
-    stopping: Arc<AtomicBool>,
-    /// Once the pool is stopping: until when answers are waited for.
+    stopping: Arc<Stopping>,
+    /// Once the engine has ended: until when answers are waited for.
     answers_until: Option<Instant>,
+    pub(super) patience_at_stop: Duration,
     unsettled: VecDeque<Unsettled>,
     on_block: OnBlock,
 }
@@ -65,11 +66,20 @@ impl Outcomes {
         records: Sender<Record>,
         source: Arc<Box<dyn TemplateSource>>,
         tally: Arc<Tally>,
-        stopping: Arc<AtomicBool>,
+        stopping: Arc<Stopping>,
         on_block: OnBlock,
     ) -> Self {
-        let unsettled = VecDeque::new();
-        Self { in_flight, records, source, tally, stopping, answers_until: None, unsettled, on_block }
+        Self {
+            in_flight,
+            records,
+            source,
+            tally,
+            stopping,
+            answers_until: None,
+            patience_at_stop: ANSWER_PATIENCE_AT_STOP,
+            unsettled: VecDeque::new(),
+            on_block,
+        }
     }
 
     /// Takes an entry that an earlier run did not settle.
@@ -113,15 +123,15 @@ impl Outcomes {
         }
     }
 
-    /// Waits for the source's answer: as long as it takes, unless the pool is stopping. None if the time for answers is over.
+    /// Waits for the source's answer: as long as it takes while the engine runs. None if the time for answers is over.
     fn wait(&mut self, answer: &Receiver<Submission>, solution: &Solution) -> Option<Submission> {
         const STEP: Duration = Duration::from_millis(50);
         let begun = Instant::now();
         let mut is_reported = false;
         loop {
             let now = Instant::now();
-            if self.answers_until.is_none() && self.stopping.load(Ordering::Acquire) {
-                self.answers_until = Some(now + ANSWER_PATIENCE_AT_STOP);
+            if self.answers_until.is_none() && self.stopping.engine_ended.load(Ordering::Acquire) {
+                self.answers_until = Some(now + self.patience_at_stop);
             }
             let step =
                 self.answers_until.map_or(STEP, |until| until.saturating_duration_since(now).min(STEP));
@@ -173,7 +183,7 @@ impl Outcomes {
     }
 
     fn retry(&mut self) {
-        while !self.stopping.load(Ordering::Acquire)
+        while !self.stopping.requested.load(Ordering::Acquire)
             && self.unsettled.front().is_some_and(|next| next.due <= Instant::now())
             && let Some(Unsettled { solution, whole, attempts, .. }) = self.unsettled.pop_front()
         {

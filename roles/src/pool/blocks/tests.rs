@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use adit_hasher::Target;
@@ -101,7 +100,7 @@ fn run(
     let (found, link) = bounded(16);
     let (sender, in_flight) = bounded(IN_FLIGHT_MAX);
     let (records, orders) = bounded(RECORDS_MAX);
-    let (tally, stopping): (Arc<Tally>, Arc<AtomicBool>) = (Arc::default(), Arc::default());
+    let (tally, stopping): (Arc<Tally>, Arc<Stopping>) = (Arc::default(), Arc::default());
     let (told, reports) = bounded(100);
     let submitter = Submitter {
         solutions: link,
@@ -126,8 +125,9 @@ fn run(
     let mut seen: Vec<_> =
         (0..expected).map(|_| reports.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
     let begun = Instant::now();
-    stopping.store(true, Ordering::Release);
+    stopping.requested.store(true, Ordering::Release);
     drop(found);
+    stopping.engine_ended.store(true, Ordering::Release);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     seen.extend(reports.try_iter());
     let submitted = submitted.lock().unwrap().clone();
@@ -174,4 +174,38 @@ fn a_source_that_is_silent_holds_up_neither_journal_nor_stop_and_the_next_start_
 fn rewards_are_shown_in_bitcoin() {
     assert_eq!(Btc(5_000_000_001).to_string(), "50.00000001");
     assert_eq!(Btc(0).to_string(), "0.00000000");
+}
+
+#[test]
+fn answers_are_waited_for_as_long_as_the_engine_runs() {
+    let patience = Duration::from_millis(20);
+    let script = Script { answers: Mutex::default(), submitted: Arc::default(), held: Mutex::default() };
+    let (in_flight, waiting) = bounded(4);
+    let (records, _recorded) = bounded(4);
+    let (told, reports) = bounded(4);
+    let stopping: Arc<Stopping> = Arc::default();
+    let on_block = Box::new(move |report: &BlockReport| told.send(report.clone()).unwrap());
+    let source: Arc<Box<dyn TemplateSource>> = Arc::new(Box::new(script));
+    let mut outcomes =
+        Outcomes::new(waiting, records, source, Arc::default(), Arc::clone(&stopping), on_block);
+    outcomes.patience_at_stop = patience;
+    stopping.requested.store(true, Ordering::Release);
+    let thread = std::thread::spawn(move || outcomes.run());
+    let submit = |number| {
+        let (sender, answer) = bounded(1);
+        let solution = Arc::new(solution(number));
+        in_flight.send(InFlight { solution, transactions: None, answer }).unwrap();
+        sender
+    };
+    // The stop was asked for long ago, but miners are served for their grace.
+    let answer = submit(1);
+    assert!(reports.recv_timeout(5 * patience).is_err());
+    answer.send(accepted(1)).unwrap();
+    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap().outcome, accepted(1));
+    // Then the time runs.
+    let _never = submit(2);
+    stopping.engine_ended.store(true, Ordering::Release);
+    drop(in_flight);
+    thread.join().unwrap();
+    assert!(reports.try_recv().is_err());
 }
