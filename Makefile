@@ -1,7 +1,7 @@
 # Adit's commands. `make run` shows the pool at work; `make test` proves it.
 #
 # What is slow to build lives in the cache, outside the checkout: the target directory (with Bitcoin Core's validation
-# library), the compiler cache, and the peers' programs that the tests run against.
+# library), the compiler cache, Bitcoin Core's node, and the peers' programs that the tests run against.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -43,8 +43,8 @@ lint: prerequisites ## formatting, and clippy with warnings as errors
 doc: prerequisites ## the documentation of every package, warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
-fixtures: prerequisites ## the peers' programs that the tests need (about 15 minutes, once)
-	scripts/fixtures.sh
+fixtures: prerequisites ## Bitcoin Core's node and the peers' programs that the tests need (once; FIXTURES=core for the node alone)
+	scripts/fixtures.sh $(FIXTURES)
 
 prerequisites: ## the system packages that the build needs; installed where that is allowed
 	@scripts/prerequisites.sh

@@ -1,5 +1,6 @@
 //! The whole of Adit as its users run it: real processes, real sockets, real blocks. What became of them is asked of the
 //! node, not of the pool.
 
+mod bitcoin_node;
 mod mining;
 mod transactions;

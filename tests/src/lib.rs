@@ -3,6 +3,7 @@
 //! Everything is bounded in time, listens on loopback only, and ends with the test: a process is killed when its
 //! [`Program`](process::Program) is dropped.
 
+pub mod node;
 pub mod peer;
 pub mod pool;
 pub mod process;

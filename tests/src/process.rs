@@ -38,13 +38,25 @@ pub fn own_program(name: &str) -> PathBuf {
 /// # Panics
 /// If it is not there: the message says how to get it.
 pub fn peer_program(name: &str) -> PathBuf {
+    fixture(&Path::new("sri/bin").join(name))
+}
+
+/// The path of a program of Bitcoin Core, `bitcoin-node` or `bitcoin-cli`, that `make fixtures` built into the cache.
+///
+/// # Panics
+/// If it is not there: the message says how to get it.
+pub fn core_program(name: &str) -> PathBuf {
+    fixture(&Path::new("core/bin").join(name))
+}
+
+fn fixture(path: &Path) -> PathBuf {
     let cache = std::env::var_os("ADIT_CACHE").map(PathBuf::from).unwrap_or_else(|| {
         let base = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .unwrap_or_else(|| Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
         base.join("adit")
     });
-    let path = cache.join("sri/bin").join(name);
+    let path = cache.join(path);
     assert!(path.exists(), "{} is missing: run `make fixtures`", path.display());
     path
 }
@@ -91,6 +103,11 @@ impl Program {
         self.child.id()
     }
 
+    /// Whether the program has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the child can be waited for").is_some()
+    }
+
     /// Everything written so far, oldest first.
     pub fn lines(&self) -> Vec<String> {
         self.output.lines.lock().expect("no reader panics").clone()
@@ -104,7 +121,7 @@ impl Program {
         let deadline = Instant::now() + patience;
         let mut seen = 0;
         loop {
-            let ended = self.child.try_wait().expect("the child can be waited for").is_some();
+            let ended = self.has_ended();
             {
                 let mut lines = self.output.lines.lock().expect("no reader panics");
                 if lines.len() == seen && !ended {

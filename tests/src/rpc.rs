@@ -1,6 +1,6 @@
 //! A node's JSON-RPC, as `bitcoin-cli` speaks it.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -23,29 +23,38 @@ impl Node {
     }
 
     /// Calls `method`; the error is the node's own error object.
+    ///
+    /// # Panics
+    /// If the node does not answer.
     pub fn try_call(&self, method: &str, params: &[Value]) -> Result<Value, Value> {
+        self.ask(method, params)
+            .unwrap_or_else(|error| panic!("{} does not answer {method}: {error}", self.address))
+    }
+
+    /// As [`try_call`](Self::try_call), of a node that may not be there.
+    pub fn ask(&self, method: &str, params: &[Value]) -> io::Result<Result<Value, Value>> {
+        let no_json = || io::Error::from(io::ErrorKind::InvalidData);
         let body = json!({ "jsonrpc": "1.0", "id": 1, "method": method, "params": params }).to_string();
-        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT).expect("the node listens");
-        stream.set_read_timeout(Some(TIMEOUT)).expect("a timeout can be set");
+        let mut stream = TcpStream::connect_timeout(&self.address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         let host = self.address;
         let request = format!(
             "POST / HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {CREDENTIALS}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
              Connection: close\r\n\r\n{body}",
             body.len()
         );
-        stream.write_all(request.as_bytes()).expect("the node reads");
+        stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("the node answers in time");
+        stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer);
-        let (_, body) = answer.split_once("\r\n\r\n").expect("HTTP has a head and a body");
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(no_json)?;
         // A chunked body is JSON between its chunk sizes.
-        let json =
-            &body[body.find('{').expect("the body is JSON")..=body.rfind('}').expect("the body is JSON")];
-        let mut answer: Value = serde_json::from_str(json).expect("the body is JSON");
-        match answer["error"].take() {
+        let (start, end) = body.find('{').zip(body.rfind('}')).ok_or_else(no_json)?;
+        let mut answer: Value = serde_json::from_str(&body[start..=end])?;
+        Ok(match answer["error"].take() {
             Value::Null => Ok(answer["result"].take()),
             error => Err(error),
-        }
+        })
     }
 
     /// Calls `method`, which must succeed.
