@@ -9,7 +9,8 @@
 //! [`Handler::handle_sent`]; perhaps one [`Handler::handle_ended`]; [`Transport::close`]; [`Handler::handle_closed`],
 //! after which its id is given to another.
 //!
-//! Bounds: sockets (the tables), receive buffers (see [`Sizes`]), work per [`Transport::poll`] ([`Budget`]). What waits to be
+//! Bounds: sockets (the tables), receive buffers (see [`Sizes`]), work per [`Transport::poll`] ([`Budget`]), of which no socket
+//! takes more than a turn's bytes while others wait (`turns`). What waits to be
 //! sent is the owner's: one buffer per socket is lent to the kernel at a time.
 //!
 //! All `unsafe` of the engine is in this folder.
@@ -20,6 +21,7 @@ mod operation;
 mod ring;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod wake;
 
 use std::io;

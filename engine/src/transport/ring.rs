@@ -15,6 +15,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{GROUP, ReceiveBuffers};
 use super::operation::{Operation, parse, user_data};
+use super::turns::{HELD_MAX, HeldSockets, TURN_BYTES, Turn};
 use super::{Budget, Ended, Handler, Sizes, SocketId, Wake};
 
 /// Completions copied out of the queue at a time.
@@ -36,6 +37,8 @@ mod under_way {
     pub(super) const CLOSING: u8 = 1 << 5;
     /// Not an operation: a socket is attached.
     pub(super) const ATTACHED: u8 = 1 << 6;
+    /// Not an operation: what was received beyond the socket's turn is held.
+    pub(super) const HELD: u8 = 1 << 7;
     pub(super) const OPERATIONS: u8 = RECEIVE | SEND | CANCEL | SHUTDOWN | CLOSE;
 }
 
@@ -47,6 +50,7 @@ struct Slot {
     sending: Vec<u8>,
     /// How much of it the kernel has taken.
     sent: usize,
+    turn: Turn,
 }
 
 impl Slot {
@@ -94,6 +98,10 @@ pub struct Ring {
     backlog: VecDeque<squeue::Entry>,
     /// Slots whose receive found no buffer.
     starved: Vec<u32>,
+    /// Sockets that received more than their turn.
+    held: HeldSockets,
+    /// Counts polls, for the turns.
+    polls: u32,
     counters: RingCounters,
 }
 
@@ -122,6 +130,8 @@ impl Ring {
             table_len: sizes.table_len,
             backlog: VecDeque::new(),
             starved: Vec::new(),
+            held: HeldSockets::default(),
+            polls: 0,
             counters: RingCounters::default(),
         };
         ring.poll_wake();
@@ -211,6 +221,11 @@ impl Ring {
             return;
         }
         slot.flags |= under_way::CLOSING;
+        if slot.is(under_way::HELD) {
+            slot.flags &= !under_way::HELD;
+            let held = self.held.remove(index);
+            held.into_iter().flat_map(|held| held.buffers).for_each(|(id, _)| self.buffers.give_back(id));
+        }
         self.continue_close(index);
     }
 
@@ -301,7 +316,8 @@ impl Ring {
     pub(super) fn poll(&mut self, handler: &mut impl Handler, budget: &mut Budget) -> io::Result<bool> {
         self.io.completion().disable_eventfd();
         self.enter()?;
-        let mut worked = false;
+        self.polls = self.polls.wrapping_add(1);
+        let mut worked = !self.held.is_empty();
         while budget.completions > 0 && budget.bytes > 0 {
             let mut chunk = [Completion { user_data: 0, result: 0, flags: 0 }; CHUNK];
             let mut len = 0;
@@ -320,6 +336,9 @@ impl Ring {
                 break;
             }
         }
+        if !self.held.is_empty() {
+            self.poll_held(handler, budget);
+        }
         self.buffers.publish();
         let mut starved = std::mem::take(&mut self.starved);
         for index in starved.drain(..) {
@@ -331,6 +350,61 @@ impl Ring {
         }
         self.starved = starved;
         Ok(worked)
+    }
+
+    /// Hands over what sockets hold, a turn of each after the other, as far as the budget goes; one turn even if it is used up,
+    /// so that nobody waits for ever. Pauses those who hold too much nevertheless.
+    fn poll_held(&mut self, handler: &mut impl Handler, budget: &mut Budget) {
+        let mut allowance = TURN_BYTES;
+        let mut is_first = true;
+        while !self.held.is_empty() && (budget.bytes > 0 || is_first) {
+            allowance = allowance.saturating_add(TURN_BYTES);
+            for _ in 0..self.held.len() {
+                if budget.bytes == 0 && !is_first {
+                    break;
+                }
+                is_first = false;
+                self.hand_over_turn(allowance, handler, budget);
+            }
+        }
+        let too_many = self.held.iter().filter(|held| held.buffers.len() > HELD_MAX).map(|held| held.slot);
+        for index in too_many.collect::<Vec<_>>() {
+            let slot = &mut self.slots[index as usize];
+            if slot.is(under_way::RECEIVE) && !slot.is(under_way::CANCEL) {
+                slot.flags |= under_way::CANCEL;
+                let entry = opcode::AsyncCancel::new(user_data(Operation::Receive, index))
+                    .build()
+                    .user_data(user_data(Operation::Cancel, index));
+                self.push(entry);
+            }
+        }
+    }
+
+    /// Hands over what the next of those who hold something may.
+    fn hand_over_turn(&mut self, allowance: u32, handler: &mut impl Handler, budget: &mut Budget) {
+        let Some(mut held) = self.held.pop() else { return };
+        let index = held.slot;
+        let socket = SocketId(self.first + index);
+        let turn = &mut self.slots[index as usize].turn;
+        while turn.has_room(self.polls, allowance)
+            && let Some((id, len)) = held.buffers.pop_front()
+        {
+            turn.take(len);
+            budget.bytes = budget.bytes.saturating_sub(len);
+            handler.handle_received(socket, self.buffers.lent(id, len));
+            self.buffers.give_back(id);
+        }
+        if !held.buffers.is_empty() {
+            return self.held.put_back(held);
+        }
+        let slot = &mut self.slots[index as usize];
+        slot.flags &= !under_way::HELD;
+        match held.ended {
+            Some(ended) => handler.handle_ended(socket, ended),
+            // It was paused, or its receive ended for want of a buffer.
+            None if !slot.is(under_way::RECEIVE) => self.receive(index),
+            None => {}
+        }
     }
 
     /// Submits, and sleeps until something completes or `timeout` is over.
@@ -350,7 +424,7 @@ impl Ring {
     pub(super) fn is_quiet(&mut self) -> bool {
         let mut completion = self.io.completion();
         completion.sync();
-        let empty = completion.is_empty();
+        let empty = completion.is_empty() && self.held.is_empty();
         drop(completion);
         let mut queue = self.io.submission();
         queue.sync();
@@ -364,7 +438,7 @@ impl Ring {
         self.is_quiet()
     }
 
-    /// Returns how many bytes were received.
+    /// Returns how many bytes were handed over.
     fn handle_completion(&mut self, completion: Completion, handler: &mut impl Handler) -> usize {
         let Some((operation, index)) = parse(completion.user_data) else {
             return 0;
@@ -402,34 +476,51 @@ impl Ring {
         let socket = SocketId(self.first + index);
         let closing = self.slots[index as usize].is(under_way::CLOSING);
         let len = usize::try_from(completion.result).unwrap_or(0);
+        let mut handed_over = 0;
         if let Some(id) = cqueue::buffer_select(completion.flags) {
-            if len > 0 && !closing {
+            let slot = &mut self.slots[index as usize];
+            if len == 0 || closing {
+                self.buffers.give_back(id);
+            } else if slot.is(under_way::HELD) || !slot.turn.has_room(self.polls, TURN_BYTES) {
+                slot.flags |= under_way::HELD;
+                self.held.push(index, id, len);
+            } else {
+                slot.turn.take(len);
+                handed_over = len;
                 handler.handle_received(socket, self.buffers.lent(id, len));
+                self.buffers.give_back(id);
             }
-            self.buffers.give_back(id);
         }
         if cqueue::more(completion.flags) {
             if closing {
                 self.continue_close(index);
             }
-            return len;
+            return handed_over;
         }
         self.slots[index as usize].flags &= !under_way::RECEIVE;
         if closing {
             self.continue_close(index);
-            return len;
+            return handed_over;
         }
-        match -completion.result {
-            ..0 => self.receive(index),
-            0 => handler.handle_ended(socket, Ended::Peer),
+        let ended = match -completion.result {
             libc::ENOBUFS => {
                 self.counters.buffers_exhausted += 1;
-                self.starved.push(index);
+                None
             }
-            libc::EINTR | libc::EAGAIN | libc::ENOMEM => self.starved.push(index),
-            error => handler.handle_ended(socket, Ended::Lost(error)),
+            // The last: a receive that was paused.
+            ..0 | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::ECANCELED => None,
+            0 => Some(Ended::Peer),
+            error => Some(Ended::Lost(error)),
+        };
+        let held = if self.slots[index as usize].is(under_way::HELD) { self.held.of(index) } else { None };
+        match (held, ended) {
+            // It is armed again, or its end told, once it holds nothing more.
+            (Some(held), ended) => held.ended = ended,
+            (None, Some(ended)) => handler.handle_ended(socket, ended),
+            (None, None) if completion.result > 0 => self.receive(index),
+            (None, None) => self.starved.push(index),
         }
-        len
+        handed_over
     }
 
     fn handle_send(&mut self, index: u32, result: i32, handler: &mut impl Handler) {

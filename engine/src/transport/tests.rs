@@ -217,6 +217,83 @@ fn overflows_the_completion_queue_and_recovers() {
     assert!(counters.overflows > 0, "the test must overflow the queue: {counters:?}");
 }
 
+/// Bytes in the order in which they were handed over.
+#[derive(Default)]
+struct Order(Vec<(SocketId, usize)>);
+
+impl Handler for Order {
+    fn handle_received(&mut self, socket: SocketId, bytes: &mut [u8]) {
+        self.0.push((socket, bytes.len()));
+    }
+
+    fn handle_sent(&mut self, _: SocketId, _: Vec<u8>, _: Result<(), i32>) {}
+    fn handle_ended(&mut self, _: SocketId, _: Ended) {}
+    fn handle_closed(&mut self, _: SocketId) {}
+}
+
+#[test]
+fn a_quiet_socket_waits_for_a_turn_of_each_flood_and_no_more() {
+    const FLOODS: usize = 6;
+    const FLOOD_LEN: usize = 120_000;
+    let mut bench = Bench::new(Sizes { buffers: 512, buffer_len: 4096, completions: 4096, ..small() });
+    let mut floods: Vec<_> = (0..FLOODS).map(|_| bench.connect()).collect();
+    let (mut quiet, quiet_id) = bench.connect();
+    for (flood, _) in &mut floods {
+        flood.write_all(&vec![1; FLOOD_LEN]).unwrap();
+    }
+    quiet.write_all(b"a share").unwrap();
+    let mut order = Order::default();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while order.0.iter().map(|(_, len)| len).sum::<usize>() < FLOODS * FLOOD_LEN + 7 {
+        assert!(Instant::now() < deadline, "the transport did not get there");
+        bench.transport.poll(&mut order, Budget { completions: 256, bytes: 128 << 10 }).unwrap();
+    }
+    let before: usize = order.0.iter().take_while(|(id, _)| *id != quiet_id).map(|(_, len)| len).sum();
+    let turns = FLOODS * (turns::TURN_BYTES as usize + 4096);
+    assert!(before <= turns, "{before} bytes of floods came before it, in turns at most {turns}");
+}
+
+#[test]
+fn what_a_flood_holds_keeps_its_order_and_is_given_up_with_it() {
+    // All buffers of the ring are fewer than a flood's turn and what it may hold.
+    let mut bench = Bench::new(Sizes { buffers: 16, buffer_len: 4096, ..small() });
+    let (mut client, id) = bench.connect();
+    let message: Vec<u8> = (0..600_000u32).map(|byte| (byte / 3) as u8).collect();
+    let sent = message.clone();
+    let writer = std::thread::spawn(move || {
+        client.write_all(&sent).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).map(|_| answer)
+    });
+    bench.run_until(|bench| {
+        !bench.echo.ended.is_empty() && bench.echo.waiting.is_empty() && bench.echo.sending.is_empty()
+    });
+    assert_eq!((bench.echo.received, &bench.echo.ended[..]), (message.len(), &[(id, Ended::Peer)][..]));
+    bench.transport.shutdown_write(id);
+    bench.run_until(|bench| bench.transport.is_quiet());
+    let answer = writer.join().unwrap().unwrap();
+    assert!(
+        answer.iter().zip(&message).all(|(answer, byte)| *answer == !*byte) && answer.len() == message.len()
+    );
+    bench.transport.close(id);
+    bench.echo.silent = true;
+    // A budget that is used up at once: nearly all is held when the socket closes.
+    let (mut flood, id) = bench.connect();
+    flood.set_nonblocking(true).unwrap();
+    while flood.write(&[1; 4096]).is_ok() {}
+    for _ in 0..3 {
+        bench.transport.poll(&mut bench.echo, Budget { completions: 64, bytes: 1 }).unwrap();
+    }
+    bench.transport.close(id);
+    bench.run_until(|bench| bench.echo.closed.len() == 2);
+    // Its buffers are back: others receive.
+    bench.echo.received = 0;
+    let (mut client, _) = bench.connect();
+    client.write_all(&[7; 100_000]).unwrap();
+    bench.run_until(|bench| bench.echo.received == 100_000);
+}
+
 #[test]
 fn closes_under_a_send_that_nobody_reads_and_under_a_flood() {
     let mut bench = Bench::new(small());
