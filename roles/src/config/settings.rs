@@ -449,7 +449,8 @@ settings! {
             unit "seconds", cost "none";
     }
 
-    /// Where templates come from and blocks go to.
+    /// Where templates come from and blocks go to. Of several sources the first to show a new tip serves it, and another takes
+    /// over when it goes away; every block goes to all of them.
     template_source: TemplateSourceSettings [up to SOURCES_MAX] {
         /// `embedded`: a node in this process, Bitcoin Core's own validation on a private chain.
         kind: SourceKind = SourceKind::Embedded, Kind::Choice(KINDS), Presence::Default,

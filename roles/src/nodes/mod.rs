@@ -1,16 +1,17 @@
 //! Template sources: where templates and tips come from, and where solutions go.
 //!
 //! A source owns its connection to a node, or the node itself, on threads of its own. It reports in order over one
-//! bounded channel, and answers every solution exactly once; whoever reads slowly or never holds nothing up ([`feed`]).
+//! bounded channel, and answers every solution exactly once; whoever reads slowly or never holds nothing up (`feed`).
 //! The types follow the Template Distribution Protocol (specification chapter 7), so that a node in the same
 //! process, a Bitcoin Core and a remote template provider are the same to the layers above.
 //!
 //! Templates are made for classes of reserve: what they leave to the coinbase's outputs. A pool has one, a template
 //! provider as many as its clients need. Bounds: [`CLASSES_MAX`] classes; templates are kept by each source's own bound
-//! ([`store`]), and a solution of a template that was forgotten is answered as such.
+//! (`store`), and a solution of a template that was forgotten is answered as such.
 
 mod block;
 pub mod embedded;
+pub mod failover;
 mod feed;
 mod ids;
 mod reach;
@@ -68,8 +69,44 @@ pub trait TemplateSource: Send + Sync {
     /// source. `None` where the template was forgotten or the node keeps them to itself.
     fn transactions(&self, template_id: u64) -> Option<TemplateTransactions>;
 
+    /// How the sources stand that this one combines, in the order of the configuration; empty for a single one.
+    fn standings(&self) -> Vec<SourceStanding> {
+        Vec::new()
+    }
+
     /// Ends the source: answers what was submitted, closes the node or the connection, ends its threads.
     fn shutdown(self: Box<Self>);
+}
+
+/// What one of several sources does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Its templates are mined.
+    Serves,
+    /// It would take over.
+    StandsBy,
+    /// Its node cannot be used, or not yet.
+    Down,
+}
+
+impl fmt::Display for Standing {
+    /// As words that follow the source's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serves => "serves",
+            Self::StandsBy => "stands by",
+            Self::Down => "is down",
+        })
+    }
+}
+
+/// One of several sources, and what it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStanding {
+    /// What the log calls it.
+    pub name: String,
+    /// What it does.
+    pub standing: Standing,
 }
 
 /// What a source reports.

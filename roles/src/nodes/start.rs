@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::TemplateSource;
 use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
+use super::failover::Failover;
 use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
 
 /// Why a template source does not start; each part says what to do.
@@ -12,6 +13,8 @@ use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
 pub enum StartError {
     /// The embedded node.
     Embedded(embedded::StartError),
+    /// The system gives no thread.
+    Thread(std::io::Error),
     /// The settings name no source that this program can start.
     Unavailable,
 }
@@ -20,6 +23,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Embedded(error) => error.fmt(f),
+            Self::Thread(error) => write!(
+                f,
+                "template sources: the system gives no thread: {error}; raise the limit with `ulimit -u` or TasksMax="
+            ),
             Self::Unavailable => f.write_str("the settings name no template source that can be started"),
         }
     }
@@ -27,14 +34,19 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// Starts the template source that checked settings describe.
+/// Starts the template source that checked settings describe: one, or several as one.
 ///
 /// # Errors
 /// What did not start and what to do; nothing is left running.
 pub fn start(settings: &Settings) -> Result<Box<dyn TemplateSource>, StartError> {
-    let names = settings.source_names();
-    let (source, name) = settings.template_source.iter().zip(names).next().ok_or(StartError::Unavailable)?;
-    start_one(source, name)
+    let sources = settings.template_source.iter().zip(settings.source_names());
+    // Those that run end when another does not start.
+    let mut sources = sources.map(|(source, name)| start_one(source, name)).collect::<Result<Vec<_>, _>>()?;
+    match sources.len() {
+        0 => Err(StartError::Unavailable),
+        1 => Ok(sources.remove(0)),
+        _ => Ok(Box::new(Failover::start(sources).map_err(StartError::Thread)?)),
+    }
 }
 
 fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn TemplateSource>, StartError> {

@@ -69,7 +69,7 @@ pub struct Pool {
 struct Running {
     /// Held by the pool and the feeding threads.
     engine: Arc<EngineHandle>,
-    /// Held by the pool and the draining threads.
+    /// Held by the pool, the draining threads and the status.
     source: Arc<Box<dyn TemplateSource>>,
     chain: Arc<ChainState>,
     tally: Arc<Tally>,
@@ -171,6 +171,7 @@ impl Pool {
         };
         let upkeep = upkeep::Upkeep {
             engine: Arc::clone(&running.engine),
+            source: Arc::clone(&running.source),
             tally: Arc::clone(&running.tally),
             chain: Arc::clone(&running.chain),
             renewal,
@@ -204,7 +205,7 @@ impl Pool {
     /// The present numbers.
     pub fn status(&self, meter: &mut Meter) -> Status {
         let running = self.running();
-        Status::read(&running.engine, &running.tally, &running.chain, meter)
+        Status::read(&running.engine, &**running.source, &running.tally, &running.chain, meter)
     }
 
     /// Looks for a new certificate at once.

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::blocks::Tally;
 use super::templates::ChainState;
+use crate::nodes::{SourceStanding, TemplateSource};
 
 /// Hashes behind a share of difficulty 1, on average.
 const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
@@ -65,12 +66,20 @@ pub struct Status {
     pub blocks_lost: u64,
     /// Height of the tip.
     pub height: u32,
-    /// Whether the template source can be used.
+    /// Whether the template source can be used; of several, any.
     pub source_is_up: bool,
+    /// How several template sources stand; empty with one.
+    pub sources: Vec<SourceStanding>,
 }
 
 impl Status {
-    pub(super) fn read(engine: &EngineHandle, tally: &Tally, chain: &ChainState, meter: &mut Meter) -> Self {
+    pub(super) fn read(
+        engine: &EngineHandle,
+        source: &dyn TemplateSource,
+        tally: &Tally,
+        chain: &ChainState,
+        meter: &mut Meter,
+    ) -> Self {
         let total = engine.counters().total;
         let now = Instant::now();
         let elapsed = now.duration_since(meter.at).as_secs_f64().max(1e-9);
@@ -92,6 +101,7 @@ impl Status {
             blocks_lost: tally.lost(),
             height: chain.height(),
             source_is_up: chain.is_up(),
+            sources: source.standings(),
         }
     }
 
@@ -107,6 +117,19 @@ impl Status {
         codes.join(", ")
     }
 
+    /// Which template sources can be used: `up` or `down`, or `cellar serves, attic is down` for several.
+    pub fn source(&self) -> String {
+        match self.sources.as_slice() {
+            [] if self.source_is_up => "up".to_owned(),
+            [] => "down".to_owned(),
+            sources => {
+                let sources: Vec<_> =
+                    sources.iter().map(|it| format!("{} {}", it.name, it.standing)).collect();
+                sources.join(", ")
+            }
+        }
+    }
+
     /// Writes the status line.
     pub(super) fn log(&self) {
         info!(
@@ -119,7 +142,7 @@ impl Status {
             rejected_by_code = self.rejected_by_code(),
             blocks = self.blocks_accepted,
             height = self.height,
-            source = if self.source_is_up { "up" } else { "down" },
+            source = self.source(),
             "status"
         );
     }

@@ -11,6 +11,7 @@ use super::blocks::Tally;
 use super::status::{Meter, Status};
 use super::templates::ChainState;
 use crate::certificates::{self, Renewal, Urgency};
+use crate::nodes::TemplateSource;
 use crate::utc::Utc;
 
 /// What the upkeep thread is asked for.
@@ -24,6 +25,7 @@ pub(super) enum Order {
 /// What the thread owns.
 pub(super) struct Upkeep {
     pub(super) engine: Arc<EngineHandle>,
+    pub(super) source: Arc<Box<dyn TemplateSource>>,
     pub(super) tally: Arc<Tally>,
     pub(super) chain: Arc<ChainState>,
     pub(super) renewal: Renewal,
@@ -50,7 +52,7 @@ impl Upkeep {
                 && now >= due
             {
                 status_due = Some(now + interval);
-                Status::read(&self.engine, &self.tally, &self.chain, &mut meter).log();
+                Status::read(&self.engine, &**self.source, &self.tally, &self.chain, &mut meter).log();
             }
             let next = status_due.map_or(certificate_due, |due| due.min(certificate_due));
             match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {

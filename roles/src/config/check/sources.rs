@@ -9,9 +9,6 @@ use crate::config::{Chain, FIELDS, Settings, SourceKind, TemplateSourceSettings}
 pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     let names = settings.source_names();
     let mut taken = BTreeSet::new();
-    if settings.template_source.len() > 1 {
-        findings.source_problem(1, "kind", "a second template source: a pool takes one yet");
-    }
     for (number, source) in settings.template_source.iter().enumerate() {
         check_belonging(source, number, findings);
         check_chain(settings, number, findings);

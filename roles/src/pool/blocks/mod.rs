@@ -38,12 +38,16 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const RECORDS_MAX: usize = 1_024;
 /// Solutions that are offered again; more wait in the journal for the next start.
 const UNSETTLED_MAX: usize = 256;
-/// How often a solution is offered again before that is left to the next start.
-const ATTEMPTS_MAX: u32 = 120;
+/// How often a solution is offered again before that is left to the next start: ten minutes, then a day.
+const ATTEMPTS_MAX: u32 = ATTEMPTS_QUICK + 1_440;
+/// After how many attempts the pause becomes longer.
+const ATTEMPTS_QUICK: u32 = 120;
 /// Pause before a solution is offered again; the first time it is shorter.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// See [`RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after [`ATTEMPTS_QUICK`] attempts: a block that old is seldom of use any more.
+const LATE_RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// After which a source that does not answer is reported.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// How long answers are waited for once the engine has ended and no block can come any more, all together.

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit_proto::mining::server::Solution;
+use bitcoin::hex::DisplayHex;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use tracing::{error, info, warn};
 
 use super::{
-    ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, BlockReport, Btc, FIRST_RETRY_PAUSE, Finder,
-    InFlight, RETRY_PAUSE, Record, Stopping, Tally, UNSETTLED_MAX,
+    ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, ATTEMPTS_QUICK, BlockReport, Btc,
+    FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, RETRY_PAUSE, Record, Stopping, Tally,
+    UNSETTLED_MAX,
 };
 use crate::journal::JournalEntry;
 use crate::nodes::{Submission, TemplateSource, TemplateTransactions, assemble_block};
@@ -56,6 +58,7 @@ pub(in crate::pool) struct Outcomes {
     /// Once the engine has ended: until when answers are waited for.
     answers_until: Option<Instant>,
     pub(super) patience_at_stop: Duration,
+    /// The one that is due next comes first.
     unsettled: VecDeque<Unsettled>,
     on_block: OnBlock,
 }
@@ -160,6 +163,16 @@ impl Outcomes {
         }
         self.count(&outcome);
         let report = BlockReport { outcome, hash: solution.digest, finder: Finder::of(&solution) };
+        if attempts == 0
+            && let Submission::UnknownTemplate { template_id } = report.outcome
+        {
+            // Whoever knows the transactions can still make a block of this.
+            let (header, coinbase_tx) = (&solution.header, &solution.coinbase_tx);
+            error!(
+                hash = %report.hash, template_id, header = %header.as_hex(), coinbase_tx = %coinbase_tx.as_hex(),
+                "nobody knows the template of a found block: it is offered again, and in the journal as it is"
+            );
+        }
         if attempts == 0 || is_settled {
             log(&report);
             (self.on_block)(&report);
@@ -167,8 +180,14 @@ impl Outcomes {
         if is_given_up {
             error!(hash = %report.hash, "block not submitted: it stays in the journal and is offered at the next start");
         } else if !is_settled {
-            let pause = if attempts == 0 { FIRST_RETRY_PAUSE } else { RETRY_PAUSE };
-            self.unsettled.push_back(Unsettled { solution, whole, attempts, due: Instant::now() + pause });
+            let pause = match attempts {
+                0 => FIRST_RETRY_PAUSE,
+                1..ATTEMPTS_QUICK => RETRY_PAUSE,
+                _ => LATE_RETRY_PAUSE,
+            };
+            let due = Instant::now() + pause;
+            let place = self.unsettled.partition_point(|earlier| earlier.due <= due);
+            self.unsettled.insert(place, Unsettled { solution, whole, attempts, due });
         }
     }
 
