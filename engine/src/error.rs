@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::transport::{RINGS_MAX, TABLE_LEN_MAX};
+
 /// Why [`Engine::start`](crate::Engine::start) failed. Nothing is left running.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -91,17 +93,31 @@ impl fmt::Display for StartError {
             Self::MemlockTooSmall(error) => write!(
                 f,
                 "the memory of io_uring does not fit under the limit on locked memory ({error}): raise it with \
-                 `ulimit -l 65536` or, in a systemd unit, `LimitMEMLOCK=64M`"
+                 `ulimit -l 65536` (root only, if `ulimit -Hl` is less; for other users by `memlock` in \
+                 /etc/security/limits.conf and a new login) or, in a systemd unit, `LimitMEMLOCK=64M`"
             ),
-            Self::OpenFilesTooFew { connections_max, open_files_max } => write!(
-                f,
-                "{connections_max} connections need a higher limit on open files than {open_files_max}: raise it with \
-                 `ulimit -n 65536` or, in a systemd unit, `LimitNOFILE=65536`"
-            ),
+            Self::OpenFilesTooFew { connections_max, open_files_max } => {
+                // With room for those that are closing, rounded up to what looks like a choice.
+                let needed = (connections_max / RINGS_MAX + 1).next_multiple_of(1024);
+                if needed > TABLE_LEN_MAX {
+                    let most = u64::from(TABLE_LEN_MAX) * u64::from(RINGS_MAX);
+                    return write!(
+                        f,
+                        "{connections_max} connections are more than the rings of a shard can hold: lower connections_max \
+                         below {most}"
+                    );
+                }
+                write!(
+                    f,
+                    "{connections_max} connections need a limit on open files of {needed}, and it is {open_files_max}: \
+                     lower connections_max, or raise the limit with `ulimit -n {needed}` (root only, if `ulimit -Hn` is \
+                     less) or, in a systemd unit, `LimitNOFILE={needed}`"
+                )
+            }
             Self::DescriptorsExhausted(error) => write!(
                 f,
-                "the rings of the shards need more file descriptors ({error}): raise the limit with `ulimit -n 65536` or, in \
-                 a systemd unit, `LimitNOFILE=65536`"
+                "the rings of the shards need more file descriptors ({error}): raise the limit with `ulimit -n 65536` (root \
+                 only, if `ulimit -Hn` is less) or, in a systemd unit, `LimitNOFILE=65536`"
             ),
             Self::Distribution(error) => write!(f, "template distribution: {error}"),
             Self::Listen { address, error } => {
@@ -153,7 +169,17 @@ mod tests {
         let missing = StartError::from_ring(io::Error::from_raw_os_error(libc::ENOSYS)).to_string();
         assert!(missing.contains("kernel.io_uring_disabled=0"));
         let memlock = StartError::from_ring(io::Error::from_raw_os_error(libc::ENOMEM)).to_string();
-        assert!(memlock.contains("ulimit -l"));
+        assert!(memlock.contains("ulimit -l") && memlock.contains("limits.conf"));
+        let too_few = |connections_max| {
+            StartError::OpenFilesTooFew { connections_max, open_files_max: 1024 }.to_string()
+        };
+        assert!(too_few(100_000).contains("`ulimit -n 2048`"), "{}", too_few(100_000));
+        assert!(too_few(5_000_000).contains("LimitNOFILE=78848"), "{}", too_few(5_000_000));
+        assert!(
+            too_few(10_000_000).contains("lower connections_max below 8388608"),
+            "{}",
+            too_few(10_000_000)
+        );
         for code in [libc::EMFILE, libc::ENFILE] {
             let descriptors = StartError::from_ring(io::Error::from_raw_os_error(code)).to_string();
             assert!(descriptors.contains("ulimit -n"), "{descriptors}");

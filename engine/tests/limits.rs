@@ -187,7 +187,7 @@ fn errors_at_start_say_what_to_do() {
     config.cpus = vec![0];
     config.limits = EngineLimits { connections_max: u32::MAX / 2, ..EngineLimits::default() };
     let error = Engine::start(config, identity(-1, 100)).unwrap_err();
-    assert!(error.to_string().contains("ulimit -n"), "{error}");
+    assert!(error.to_string().contains("lower connections_max"), "{error}");
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl Sizes {
 }
 
 /// The longest table that is asked for: the kernel allots 8 bytes per entry at once.
-const TABLE_LEN_MAX: u32 = 1 << 17;
+pub(crate) const TABLE_LEN_MAX: u32 = 1 << 17;
 
 /// Receive buffers of a ring: 2 MiB, enough that one look at the ring rarely finds them all in use.
 const BUFFERS: u16 = 512;
