@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use adit_codec::message::{CloseChannel, RequestExtensions, SubmitSharesExtended, SubmitSharesStandard};
+use adit_codec::message::{
+    CloseChannel, RequestExtensions, SubmitSharesExtended, SubmitSharesStandard, UpdateChannel,
+};
 use adit_codec::tlv;
 use adit_hasher::{Digest, Target};
 use adit_proto::Priority;
@@ -621,4 +623,36 @@ fn targets_follow_the_share_rate() {
     let per_minute = 100.0 * 60.0 / (last.difficulty() / Target::MAX.difficulty());
     assert!(last < first && (10.0..360.0).contains(&per_minute), "{per_minute} shares a minute");
     assert!(world.now.since(adit_proto::Instant::ZERO) > Duration::from_secs(1_000));
+}
+
+/// A channel that has shown shares cannot ask for an easy target as often as it likes.
+#[test]
+fn announcements_do_not_ease_what_shares_have_shown() {
+    let mut following = config();
+    following.vardiff.shares_per_minute = 1.0;
+    following.vardiff.adjust = true;
+    let mut world = World::with_work(following);
+    let (id, mut mirror, channel) = standard(&mut world, 0);
+    let announced = |world: &mut World, mirror: &mut Mirror, nominal_hash_rate: f32| {
+        let update = UpdateChannel { channel_id: channel, nominal_hash_rate, maximum_target: &[0xff; 32] };
+        world.send(id, &update);
+        let frames = world.take();
+        let names: Vec<&str> = frames.iter().map(|frame| frame.name()).collect();
+        assert_eq!(names, ["SetTarget"], "every announcement is answered");
+        mirror.read_all(&frames);
+        mirror.channels[&channel].target
+    };
+    let easy = announced(&mut world, &mut mirror, 0.02);
+    let shown = announced(&mut world, &mut mirror, 1.0);
+    assert!(shown < easy, "before the first share a client may announce what it likes");
+    let view = &mirror.channels[&channel];
+    let job = view.last_job.expect("work");
+    world.send(id, &view.standard(job, 1, view.find(job, &[], 0, true)));
+    assert_eq!(outcome(&mut world, &mut mirror), None);
+    let eased = Target::from_difficulty(shown.difficulty() / 8.0);
+    for _ in 0..100 {
+        assert_eq!(announced(&mut world, &mut mirror, 0.02), eased);
+    }
+    assert_eq!(announced(&mut world, &mut mirror, 1.0), shown, "more is believed at once");
+    assert_eq!(announced(&mut world, &mut mirror, 0.02), shown, "and not taken back");
 }

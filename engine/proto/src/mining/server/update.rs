@@ -8,7 +8,7 @@ use super::channel::Cold;
 use super::directory::Lookup;
 use super::event::{ChannelId, ConnectionId};
 use super::open::check_announcement;
-use super::vardiff::{Vardiff, announced_target};
+use super::vardiff::{announced_target, is_close};
 use super::{ChannelError, Server, ServerOutbox};
 use crate::outbox::Priority;
 use crate::time::Instant;
@@ -36,14 +36,20 @@ impl Server {
         let checked = slot.and_then(|slot| check_announcement(nominal_hash_rate, &max_target).map(|()| slot));
         match checked {
             Ok(slot) => {
-                let target = announced_target(&self.config.vardiff, nominal_hash_rate, &max_target);
+                let vardiff = &self.config.vardiff;
+                let announced = announced_target(vardiff, nominal_hash_rate, &max_target);
                 if let Some(cold) = self.channels.cold_mut(slot) {
                     cold.set_max_target(max_target);
                 }
-                if let Some(channel) = self.channels.get_mut(slot) {
-                    channel.vardiff = Vardiff::new(now);
-                }
+                let Some(channel) = self.channels.get_mut(slot) else { return };
+                let granted = channel.vardiff.announce(vardiff, &channel.target, announced, now);
+                let target = granted.min(max_target);
+                // Many small changes must not keep the shares from being counted.
+                let in_force_since = channel.in_force_since.filter(|_| is_close(&channel.target, &target));
                 self.send_target(id, slot, target, hashes, out);
+                if let Some(channel) = self.channels.get_mut(slot) {
+                    channel.in_force_since = in_force_since.or(channel.in_force_since);
+                }
                 self.schedule_channel(slot, now);
             }
             Err(error) => {

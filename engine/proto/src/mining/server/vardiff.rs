@@ -22,6 +22,15 @@
 //! A channel that falls silent has its target eased step by step, each step waiting twice as long as the one before: a
 //! device that was only away must not come back to a target that floods the pool.
 //!
+//! # Announcements
+//! UpdateChannel says what a client expects, its shares show what it has. A client that could ease its target at will would
+//! flood the pool with shares that cost it nothing, each time until the rising sum sees it. So once a channel has sent a share, an
+//! announcement eases its target by a factor of [`ANNOUNCED_STEP`] at once and no further until the shares agree; the rest follows
+//! when the falling sum passes its threshold. A proxy whose miners left thus has the target it asked for after some two
+//! minutes, and a client that lies gets eight times the shares that its target gave until the rising sum sees it, in seconds.
+//! Announcements of more are believed at once, and change neither sums nor time where they change the target by little: repeating
+//! them hides nothing. Where targets do not follow the shares, announcements are all there is, and each is believed.
+//!
 //! [`ServerConfig::job_interval`]: super::config::ServerConfig::job_interval
 
 use core::time::Duration;
@@ -47,6 +56,10 @@ const RISE_CORRECTION: f64 = 1.25;
 const FALL_CORRECTION: f64 = 0.4;
 /// How far one step may ease the target of a channel that sent nothing.
 const SILENT_STEP: f64 = 1.0 / 8.0;
+/// How far an announcement may ease the target of a channel that has sent shares, before they agree.
+const ANNOUNCED_STEP: f64 = 1.0 / 8.0;
+/// Shares that the wanted rate brings in the time after which a target without an alarm counts as agreed on.
+const AGREED_SHARES: f64 = 8.0;
 /// Doublings of the wait between such steps, at most: hours at 6 shares a minute.
 const SILENT_STEPS_MAX: u8 = 6;
 /// A change of target that is smaller is not worth a message.
@@ -78,7 +91,32 @@ impl Cusum {
     }
 }
 
-/// The state of one channel; 48 bytes.
+/// What an announcement may do to a channel's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// No share came yet: announcements are all that is known.
+    Unknown,
+    /// The shares agree with the target.
+    Agreed,
+    /// An announcement eased the target, and the shares have not agreed yet.
+    Eased,
+}
+
+/// A difficulty in two bytes, rounded down by less than 1 %; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rough(u16);
+
+impl Rough {
+    const fn new(difficulty: f64) -> Self {
+        Self(((difficulty as f32).to_bits() >> 16) as u16)
+    }
+
+    fn value(self) -> Option<f64> {
+        (self.0 != 0).then(|| f64::from(f32::from_bits(u32::from(self.0) << 16)))
+    }
+}
+
+/// The state of one channel; 40 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Vardiff {
     counted_to: Instant,
@@ -86,10 +124,13 @@ pub struct Vardiff {
     rise: Cusum,
     fall: Cusum,
     silent_steps: u8,
+    standing: Standing,
+    /// The difficulty that an announcement asked for and did not get, easier than the target's.
+    announced: Rough,
 }
 
 impl Vardiff {
-    /// A channel that starts, or that announced another hash rate, at `now`.
+    /// A channel that starts at `now`.
     pub fn new(now: Instant) -> Self {
         Self {
             counted_to: now,
@@ -97,12 +138,49 @@ impl Vardiff {
             rise: Cusum::default(),
             fall: Cusum::default(),
             silent_steps: 0,
+            standing: Standing::Unknown,
+            announced: Rough::default(),
         }
+    }
+
+    /// The client announced a hash rate that stands for the target `announced`: the target that it gets in place of `target`,
+    /// the one last sent.
+    pub fn announce(
+        &mut self,
+        config: &VardiffConfig,
+        target: &Target,
+        announced: Target,
+        now: Instant,
+    ) -> Target {
+        self.announced = Rough::default();
+        let believed = !config.adjust || self.standing == Standing::Unknown;
+        if believed || announced <= *target {
+            if !is_close(target, &announced) {
+                *self = Self { standing: self.standing, ..Self::new(now) };
+            }
+            return announced;
+        }
+        let granted = match self.standing {
+            Standing::Eased => *target,
+            Standing::Unknown | Standing::Agreed => {
+                announced.min(Target::from_difficulty(target.difficulty() * ANNOUNCED_STEP))
+            }
+        };
+        if granted != *target {
+            *self = Self { standing: Standing::Eased, ..Self::new(now) };
+        }
+        if granted != announced {
+            self.announced = Rough::new(announced.difficulty());
+        }
+        granted
     }
 
     /// An accepted share to which `difficulty` was assigned.
     pub fn record(&mut self, difficulty: f64) {
         self.pending_difficulty += difficulty as f32;
+        if self.standing == Standing::Unknown {
+            self.standing = Standing::Agreed;
+        }
     }
 
     /// When to [`poll`](Self::poll) next although no share came.
@@ -139,14 +217,30 @@ impl Vardiff {
         self.counted_to = self.counted_to.max(now);
         self.count(config, shares, seconds);
 
-        let observed_per_minute = self.alarm()?;
-        let wanted = difficulty * observed_per_minute / config.shares_per_minute;
-        let silent_steps = if self.is_silent() { self.silent_steps + 1 } else { 0 };
-        *self = Self { silent_steps: silent_steps.min(SILENT_STEPS_MAX), ..Self::new(self.counted_to) };
-        let wanted = wanted.max(difficulty * SILENT_STEP);
+        let Some(observed_per_minute) = self.alarm() else {
+            let expected = now.since(in_force_since).as_secs_f64() * config.shares_per_minute / 60.0;
+            if self.standing == Standing::Eased && expected >= AGREED_SHARES {
+                self.standing = Standing::Agreed;
+            }
+            return None;
+        };
+        let is_silent = self.is_silent();
+        let mut wanted = difficulty * (observed_per_minute / config.shares_per_minute).max(SILENT_STEP);
+        let mut standing = match self.standing {
+            Standing::Unknown => Standing::Unknown,
+            Standing::Agreed | Standing::Eased => Standing::Agreed,
+        };
+        if let Some(announced) =
+            self.announced.value().filter(|announced| *announced < wanted && wanted < difficulty)
+        {
+            // The shares have fallen as the client said they would. Silence says nothing of how far.
+            wanted = if is_silent { announced } else { announced.max(wanted * ANNOUNCED_STEP) };
+            standing = Standing::Eased;
+        }
+        let silent_steps = if is_silent { (self.silent_steps + 1).min(SILENT_STEPS_MAX) } else { 0 };
+        *self = Self { silent_steps, standing, ..Self::new(self.counted_to) };
         let new = Target::from_difficulty(wanted).min(easiest_target(config));
-        let change = (new.difficulty() / difficulty - 1.0).abs();
-        (change > CHANGE_MIN).then_some(new)
+        (!is_close(target, &new)).then_some(new)
     }
 
     fn count(&mut self, config: &VardiffConfig, shares: f32, seconds: f32) {
@@ -178,6 +272,11 @@ impl Vardiff {
         }
         None
     }
+}
+
+/// Whether two targets are so near that the difference is not worth a message, or a new count.
+pub fn is_close(target: &Target, new: &Target) -> bool {
+    (new.difficulty() / target.difficulty() - 1.0).abs() <= CHANGE_MIN
 }
 
 /// The easiest target that the server sets of its own accord.
@@ -250,6 +349,15 @@ mod tests {
                 self.sent = target;
                 self.retargets += 1;
             }
+        }
+
+        fn announce(&mut self, hash_rate: f64) {
+            let announced = announced_target(&CONFIG, hash_rate as f32, &Target::MAX);
+            let granted = self.vardiff.announce(&CONFIG, &self.sent, announced, self.now());
+            if is_close(&self.sent, &granted) && self.binding == self.sent {
+                self.binding = granted;
+            }
+            self.sent = granted;
         }
 
         /// Runs until `done` or for `limit_s`; returns the seconds it took.
@@ -402,7 +510,74 @@ mod tests {
     }
 
     #[test]
+    fn repeated_announcements_flood_nothing() {
+        // A client that shows its rate, and then announces next to none every second, in one way or another.
+        for lie in [
+            |_| 1e-6,
+            |second: u32| 1e-6 * f64::from(1 + second % 2),
+            |second: u32| [1e-6, 1e13][(second / 60 % 2) as usize],
+        ] {
+            let mut channel = Channel::new(1e12, 17);
+            channel.run(1e12, 600.0, |_| false);
+            let mut shares = 0.0;
+            let mut most: f64 = 0.0;
+            for second in 0..3_600 {
+                channel.announce(lie(second));
+                channel.run(1e12, 1.0, |_| false);
+                shares += channel.rate(1e12) / 60.0;
+                most = most.max(channel.rate(1e12));
+            }
+            println!("{shares} shares in an hour, at most {most} a minute");
+            assert!(shares < 360.0 * 12.0, "{shares} shares in an hour");
+            assert!(most < 6.0 * 100.0, "{most} shares a minute");
+        }
+    }
+
+    #[test]
+    fn a_proxy_whose_miners_left_is_believed_in_time() {
+        for fall in [1.0 / 5.0, 1e-2, 1e-4] {
+            let mut times: Vec<f64> = (0..300)
+                .map(|seed| {
+                    let mut channel = Channel::new(1e12, seed * 31 + 3);
+                    channel.run(1e12, 600.0 + seed as f64 % 30.0, |_| false);
+                    channel.announce(1e12 * fall);
+                    let fits = |channel: &Channel| (1.5..=24.0).contains(&channel.rate(1e12 * fall));
+                    channel.run(1e12 * fall, 3_600.0, fits)
+                })
+                .collect();
+            times.sort_by(f64::total_cmp);
+            println!("{fall}: median {} s, worst {} s", times[150], times[299]);
+            assert!(times[150] <= 150.0, "{fall}: median {} s", times[150]);
+            assert!(times[296] <= 300.0, "{fall}: 99 % {} s", times[296]);
+        }
+    }
+
+    #[test]
+    fn before_the_first_share_announcements_are_believed() {
+        let mut vardiff = Vardiff::new(Instant::ZERO);
+        let target = announced_target(&CONFIG, 1e15, &Target::MAX);
+        let easier = announced_target(&CONFIG, 1e6, &Target::MAX);
+        assert_eq!(vardiff.announce(&CONFIG, &target, easier, Instant::ZERO), easier);
+        vardiff.record(1.0);
+        let held = vardiff.announce(&CONFIG, &target, easier, Instant::ZERO);
+        assert_eq!(held, Target::from_difficulty(target.difficulty() / 8.0));
+        assert_eq!(vardiff.announce(&CONFIG, &held, easier, Instant::ZERO), held, "once only");
+        assert_eq!(vardiff.announce(&CONFIG, &held, target, Instant::ZERO), target, "more is believed");
+        let fixed = VardiffConfig { adjust: false, ..CONFIG };
+        assert_eq!(vardiff.announce(&fixed, &target, easier, Instant::ZERO), easier);
+    }
+
+    #[test]
+    fn difficulties_keep_their_size_in_two_bytes() {
+        assert_eq!(Rough::default().value(), None);
+        for difficulty in [1e-30, 0.001, 1.0, 2_328.3, 1e12, 1e30] {
+            let rough = Rough::new(difficulty).value().expect("not none");
+            assert!(rough <= difficulty * 1.000_001 && rough > difficulty * 0.99, "{difficulty} {rough}");
+        }
+    }
+
+    #[test]
     fn state_is_small() {
-        assert!(size_of::<Vardiff>() <= 48);
+        assert!(size_of::<Vardiff>() <= 40);
     }
 }
