@@ -6,7 +6,8 @@
 //! - [`config`]: the configuration file, its checks and its reference.
 //! - [`keys`], [`certificates`]: who the pool is, as files, and how that is kept valid.
 //! - [`nodes`], [`journal`]: where templates come from and blocks go to, and the record of blocks.
-//! - [`pool`]: all of it wired to the engine; [`demo`]: a pool, a node and miners in one process.
+//! - `role`: what every role has: engine, source, journal and the threads between them.
+//! - [`pool`]: miners; [`demo`]: a pool, a node and miners in one process.
 //! - [`logging`]: events as lines on stderr.
 #![forbid(unsafe_code)]
 
@@ -19,4 +20,5 @@ pub mod keys;
 pub mod logging;
 pub mod nodes;
 pub mod pool;
+mod role;
 pub mod utc;

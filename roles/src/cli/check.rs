@@ -8,7 +8,7 @@ use crate::certificates;
 use crate::config::{Authority, PoolConfig, reference};
 use crate::keys::{self, CertificateFile};
 use crate::nodes;
-use crate::pool::pool_url;
+use crate::role::server_url;
 use crate::utc::{Span, Utc};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
@@ -32,7 +32,7 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
     let _ = writeln!(
         out,
         "- miners connect to {}",
-        pool_url(pool.public_host.as_deref(), pool.listen, config.authority.public_key())
+        server_url(pool.public_host.as_deref(), pool.listen, config.authority.public_key())
     );
     let sources = config.settings.template_source.iter().zip(config.settings.source_names());
     for (source, name) in sources {

@@ -19,7 +19,7 @@ use adit_loadgen::summary::Summary;
 use crate::config::{Authority, Chain, Cpus, PoolConfig, Settings, TemplateSourceSettings, allowed_cpus};
 use crate::keys::{self, files::FileError};
 use crate::nodes::Submission;
-use crate::pool::{BlockReport, Btc, HashRate, Meter, Pool, PoolError};
+use crate::pool::{BlockReport, Btc, HashRate, Meter, Pool, RoleError};
 use terminal::Screen;
 
 /// Blocks that wait to be shown; older ones are only counted.
@@ -60,7 +60,7 @@ pub enum DemoError {
     /// The options do not fit.
     Usage(String),
     /// The pool did not start.
-    Pool(PoolError),
+    Pool(RoleError),
     /// A miner did not start.
     Miner(MinerConfigError),
     /// A directory or key file cannot be used.
@@ -75,7 +75,7 @@ impl fmt::Display for DemoError {
             Self::Usage(wrong) | Self::Files(wrong) => f.write_str(wrong),
             Self::Pool(error) => {
                 error.fmt(f)?;
-                if let PoolError::Engine(adit_engine::StartError::Listen { .. }) = error {
+                if let RoleError::Engine(adit_engine::StartError::Listen { .. }) = error {
                     f.write_str(
                         "\nGive the demo another address: adit demo --listen 127.0.0.1:0 takes any free port",
                     )?;

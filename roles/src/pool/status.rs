@@ -7,9 +7,9 @@ use adit_engine::EngineHandle;
 use adit_proto::mining::server::ShareError;
 use tracing::info;
 
-use super::blocks::Tally;
-use super::templates::ChainState;
 use crate::nodes::{SourceStanding, TemplateSource};
+use crate::role::blocks::Tally;
+use crate::role::feed::ChainState;
 
 /// Hashes behind a share of difficulty 1, on average.
 const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;

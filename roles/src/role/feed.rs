@@ -1,61 +1,67 @@
-//! From the template source to the engine.
+//! From the template source to whoever hands its templates to the engine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use adit_engine::EngineHandle;
-use adit_proto::distribution::server::ClassId;
+use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::{Receiver, select_biased};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::nodes::SourceUpdate;
 
-/// The class of reserve of the pool's only coinbase.
-pub(super) const POOL_CLASS: ClassId = ClassId(0);
-
 /// What the source last said of the chain.
 #[derive(Debug, Default)]
-pub(super) struct ChainState {
+pub(crate) struct ChainState {
     is_up: AtomicBool,
     height: AtomicU32,
 }
 
 impl ChainState {
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.is_up.load(Ordering::Relaxed)
     }
 
-    pub(super) fn height(&self) -> u32 {
+    pub(crate) fn height(&self) -> u32 {
         self.height.load(Ordering::Relaxed)
     }
 }
 
-/// Hands every template to the engine, in order.
+/// What a source says of the templates.
+#[derive(Clone, Debug)]
+pub(crate) enum Fed {
+    /// A template or a tip.
+    Template(TemplateUpdate),
+    /// The room cannot be left; why, and what to change.
+    Refused { reason: String },
+}
+
+/// Takes the source's reports, in order.
 pub(super) struct Feeder {
     pub(super) source: String,
     pub(super) updates: Receiver<SourceUpdate>,
-    pub(super) engine: Arc<EngineHandle>,
     pub(super) chain: Arc<ChainState>,
 }
 
 impl Feeder {
-    /// Runs until `stopped` is disconnected. A source that ends is reported; miners keep what they have.
-    pub(super) fn run(self, stopped: &Receiver<()>) {
+    /// Runs until `stopped` is disconnected. A source that ends is reported; clients keep what they have.
+    pub(super) fn run(self, stopped: &Receiver<()>, mut take: impl FnMut(Fed)) {
         loop {
             select_biased! {
                 recv(stopped) -> _ => return,
                 recv(self.updates) -> update => match update {
-                    Ok(update) => self.handle_update(update),
+                    Ok(update) => self.handle_update(update).into_iter().for_each(&mut take),
                     Err(_) => break,
                 },
             }
         }
-        self.handle_update(SourceUpdate::Down { reason: "it has ended".to_owned() });
+        self.handle_update(SourceUpdate::Down { reason: "it has ended".to_owned() })
+            .into_iter()
+            .for_each(take);
         // There is nothing to wait for but the end.
         let _ = stopped.recv();
     }
 
-    fn handle_update(&self, update: SourceUpdate) {
+    fn handle_update(&self, update: SourceUpdate) -> Option<Fed> {
         let source = &self.source;
         match update {
             SourceUpdate::Up => {
@@ -66,13 +72,11 @@ impl Feeder {
                 self.chain.is_up.store(false, Ordering::Relaxed);
                 warn!(
                     %source, %reason,
-                    "template source down: the pool goes on serving the last template, blocks wait in the journal"
+                    "template source down: the last template is served until it is back, blocks wait in the journal"
                 );
             }
-            SourceUpdate::Template { update, .. } => self.engine.send_update(update),
-            SourceUpdate::Refused { reason, .. } => {
-                error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
-            }
+            SourceUpdate::Template { update, .. } => return Some(Fed::Template(update)),
+            SourceUpdate::Refused { reason, .. } => return Some(Fed::Refused { reason }),
             SourceUpdate::BlockConnected { height, hash, .. } => {
                 self.chain.height.store(height, Ordering::Relaxed);
                 debug!(height, %hash, "new tip");
@@ -82,5 +86,6 @@ impl Feeder {
                 warn!(height, %hash, "block left the best chain: its reward is void unless it comes back");
             }
         }
+        None
     }
 }

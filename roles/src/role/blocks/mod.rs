@@ -2,7 +2,7 @@
 //!
 //! Three threads. The submitter hands each solution to the template source and, by a link that it never waits for, to the
 //! recorder, which owns the journal: a slow disk holds up no block. A third waits for the source's answers, tells log and
-//! recorder, and offers what could not be submitted again. What is not settled when the pool stops stays pending in the
+//! recorder, and offers what could not be submitted again. What is not settled when the role stops stays pending in the
 //! journal and is offered at the next start.
 //!
 //! Bounds: [`IN_FLIGHT_MAX`] answers are waited for, beyond that the submitter waits, and then the engine, so that no
@@ -25,9 +25,8 @@ use adit_proto::mining::server::Solution;
 use crossbeam::channel::{Receiver, bounded};
 use tracing::error;
 
-use super::{OnBlock, Running};
 use crate::journal::{EntryId, Journal, JournalEntry, Recovery};
-use crate::nodes::{Submission, TemplateTransactions};
+use crate::nodes::{Submission, TemplateSource, TemplateTransactions};
 use outcomes::Outcomes;
 use recorder::Recorder;
 use submitter::Submitter;
@@ -99,18 +98,18 @@ pub struct BlockReport {
 
 /// Blocks since the start.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     accepted: AtomicU64,
     lost: AtomicU64,
 }
 
 impl Tally {
-    pub(super) fn accepted(&self) -> u64 {
+    pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Ordering::Relaxed)
     }
 
     /// Rejected ones and stale ones.
-    pub(super) fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
@@ -122,6 +121,9 @@ struct InFlight {
     answer: Receiver<Submission>,
 }
 
+/// Told of every block's outcome, on the thread that waits for outcomes.
+pub type OnBlock = Box<dyn FnMut(&BlockReport) + Send>;
+
 /// What the recorder is told.
 enum Record {
     /// Write this.
@@ -130,13 +132,21 @@ enum Record {
     Settled { hash: Digest, outcome: Submission },
 }
 
-/// How far a stop of the pool has come.
+/// How far a stop of the role has come.
 #[derive(Debug, Default)]
-pub(super) struct Stopping {
-    /// It was asked for: nothing is offered again, but miners are still served for the grace, and what they find is submitted.
-    pub(super) requested: AtomicBool,
+pub(in crate::role) struct Stopping {
+    /// It was asked for: nothing is offered again, but clients are still served for the grace, and what they find is submitted.
+    pub(in crate::role) requested: AtomicBool,
     /// The engine has ended: no block can come any more.
-    pub(super) engine_ended: AtomicBool,
+    pub(in crate::role) engine_ended: AtomicBool,
+}
+
+/// Where solutions come from and go to.
+pub(super) struct Ends {
+    pub(super) solutions: Receiver<Box<Solution>>,
+    pub(super) source: Arc<Box<dyn TemplateSource>>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) stopping: Arc<Stopping>,
 }
 
 /// The three threads' parts.
@@ -147,24 +157,18 @@ pub(super) struct Parts {
 }
 
 /// Makes the parts. Solutions that an earlier run did not settle are offered first.
-pub(super) fn parts(running: &Running, journal: Journal, recovery: Recovery, on_block: OnBlock) -> Parts {
+pub(super) fn parts(ends: Ends, journal: Journal, recovery: Recovery, on_block: OnBlock) -> Parts {
     let unsettled = recover(&journal, recovery);
     let (sender, in_flight) = bounded(IN_FLIGHT_MAX);
     let (records, orders) = bounded(RECORDS_MAX);
     let submitter = Submitter {
-        solutions: running.engine.outputs(),
-        source: Arc::clone(&running.source),
+        solutions: ends.solutions,
+        source: Arc::clone(&ends.source),
         records: records.clone(),
         in_flight: sender,
     };
-    let mut outcomes = Outcomes::new(
-        in_flight,
-        records,
-        Arc::clone(&running.source),
-        Arc::clone(&running.tally),
-        Arc::clone(&running.stopping),
-        on_block,
-    );
+    let mut outcomes =
+        Outcomes::new(in_flight, records.clone(), ends.source, ends.tally, ends.stopping, on_block);
     let recorder =
         Recorder::new(journal, orders, unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id)));
     unsettled.into_iter().for_each(|(_, entry)| outcomes.keep_recovered(entry));

@@ -10,7 +10,7 @@ use super::{Finder, InFlight, Record};
 use crate::nodes::TemplateSource;
 
 /// What the thread owns.
-pub(in crate::pool) struct Submitter {
+pub(in crate::role) struct Submitter {
     pub(super) solutions: Receiver<Box<Solution>>,
     pub(super) source: Arc<Box<dyn TemplateSource>>,
     pub(super) records: Sender<Record>,
@@ -19,7 +19,7 @@ pub(in crate::pool) struct Submitter {
 
 impl Submitter {
     /// Runs until the engine has ended.
-    pub(in crate::pool) fn run(self) {
+    pub(in crate::role) fn run(self) {
         for solution in self.solutions {
             let solution: Arc<Solution> = Arc::from(solution);
             // Looked up first: a block that is accepted may drive its template out.

@@ -1,17 +1,12 @@
 //! What happens by the clock: certificates and the status line.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use adit_engine::EngineHandle;
+use adit_engine::Identity;
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 use tracing::{error, info, warn};
 
-use super::blocks::Tally;
-use super::status::{Meter, Status};
-use super::templates::ChainState;
 use crate::certificates::{self, Renewal, Urgency};
-use crate::nodes::TemplateSource;
 use crate::utc::Utc;
 
 /// What the upkeep thread is asked for.
@@ -23,21 +18,20 @@ pub(super) enum Order {
 }
 
 /// What the thread owns.
-pub(super) struct Upkeep {
-    pub(super) engine: Arc<EngineHandle>,
-    pub(super) source: Arc<Box<dyn TemplateSource>>,
-    pub(super) tally: Arc<Tally>,
-    pub(super) chain: Arc<ChainState>,
+pub(super) struct Upkeep<I, S> {
+    /// Shows another identity from now on.
+    pub(super) show: I,
     pub(super) renewal: Renewal,
+    /// Writes the status line.
+    pub(super) status: S,
     /// 0 for never.
     pub(super) status_interval_s: u32,
 }
 
-impl Upkeep {
+impl<I: Fn(Identity), S: FnMut()> Upkeep<I, S> {
     /// Runs until it is stopped.
     pub(super) fn run(mut self, orders: &Receiver<Order>) {
         const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(certificates::POLL_INTERVAL_S);
-        let mut meter = Meter::default();
         let status_interval =
             (self.status_interval_s > 0).then(|| Duration::from_secs(self.status_interval_s.into()));
         let mut certificate_due = Instant::now();
@@ -52,7 +46,7 @@ impl Upkeep {
                 && now >= due
             {
                 status_due = Some(now + interval);
-                Status::read(&self.engine, &**self.source, &self.tally, &self.chain, &mut meter).log();
+                (self.status)();
             }
             let next = status_due.map_or(certificate_due, |due| due.min(certificate_due));
             match orders.recv_timeout(next.saturating_duration_since(Instant::now())) {
@@ -69,7 +63,7 @@ impl Upkeep {
     fn poll_certificate(&mut self) {
         let outcome = self.renewal.poll(Utc::now());
         if let Some(identity) = outcome.identity {
-            self.engine.set_identity(identity);
+            (self.show)(identity);
         }
         for notice in outcome.notices {
             match notice.urgency {

@@ -1,4 +1,4 @@
-//! Why a pool does not start.
+//! Why a role does not start.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use crate::certificates::IdentityError;
 use crate::journal::JournalError;
 use crate::nodes;
 
-/// Why a pool does not start; each part says what to do.
+/// Why a role does not start; each part says what to do.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum PoolError {
+pub enum RoleError {
     /// The engine.
     Engine(adit_engine::StartError),
     /// A template source.
@@ -22,7 +22,7 @@ pub enum PoolError {
     Thread(std::io::Error),
 }
 
-impl fmt::Display for PoolError {
+impl fmt::Display for RoleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Engine(error) => error.fmt(f),
@@ -39,4 +39,4 @@ impl fmt::Display for PoolError {
     }
 }
 
-impl std::error::Error for PoolError {}
+impl std::error::Error for RoleError {}

@@ -16,7 +16,7 @@ const ENTRIES_MAX: usize = 8_192;
 const _: () = assert!(ENTRIES_MAX >= super::IN_FLIGHT_MAX + super::RECORDS_MAX + super::UNSETTLED_MAX);
 
 /// What the thread owns.
-pub(in crate::pool) struct Recorder {
+pub(in crate::role) struct Recorder {
     journal: Journal,
     orders: Receiver<Record>,
     /// Entries without outcome, by the block's hash.
@@ -33,7 +33,7 @@ impl Recorder {
     }
 
     /// Runs until the submitter and the thread that waits for outcomes have ended, and everything is on disk.
-    pub(in crate::pool) fn run(mut self) {
+    pub(in crate::role) fn run(mut self) {
         for order in &self.orders {
             match order {
                 Record::Found { solution, transactions } => {

@@ -12,12 +12,11 @@ use tracing::{error, info, warn};
 
 use super::{
     ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, ATTEMPTS_QUICK, BlockReport, Btc,
-    FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, RETRY_PAUSE, Record, Stopping, Tally,
+    FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, OnBlock, RETRY_PAUSE, Record, Stopping, Tally,
     UNSETTLED_MAX,
 };
 use crate::journal::JournalEntry;
 use crate::nodes::{Submission, TemplateSource, TemplateTransactions, assemble_block};
-use crate::pool::OnBlock;
 
 /// A solution that is to be offered again.
 struct Unsettled {
@@ -49,7 +48,7 @@ impl Whole {
 }
 
 /// What the thread owns.
-pub(in crate::pool) struct Outcomes {
+pub(in crate::role) struct Outcomes {
     in_flight: Receiver<InFlight>,
     records: Sender<Record>,
     source: Arc<Box<dyn TemplateSource>>,
@@ -98,7 +97,7 @@ impl Outcomes {
     }
 
     /// Runs until the submitter has ended and what is in flight is answered, or the time for answers is over.
-    pub(in crate::pool) fn run(mut self) {
+    pub(in crate::role) fn run(mut self) {
         let mut unanswered = 0_u64;
         loop {
             let now = Instant::now();
