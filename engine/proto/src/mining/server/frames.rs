@@ -74,12 +74,25 @@ impl Server {
         if let Some(missing) = extensions.missing {
             return self.end_connection(id, CloseReason::ExtensionRequired(missing), now, out);
         }
+        self.handle_request(id, decoded, extensions.worker_identity, now, hashes, out);
+    }
+
+    /// A message of a connection that was set up.
+    fn handle_request(
+        &mut self,
+        id: ConnectionId,
+        decoded: Decoded<'_>,
+        worker_identity: bool,
+        now: Instant,
+        hashes: &impl BatchHash,
+        out: &mut ServerOutbox,
+    ) {
         match decoded.message {
             Message::SubmitSharesStandard(message) => {
                 self.handle_share(id, &Submission::standard(&message), now, hashes, out);
             }
             Message::SubmitSharesExtended(message) => {
-                match tlv::user_identity(decoded.trailing, extensions.worker_identity) {
+                match tlv::user_identity(decoded.trailing, worker_identity) {
                     Ok(worker) => {
                         let share = Submission::extended(&message, worker.unwrap_or_default());
                         self.handle_share(id, &share, now, hashes, out);
