@@ -15,6 +15,7 @@ extern crate std;
 pub mod distribution;
 pub mod mining;
 pub mod outbox;
+mod setup;
 pub mod template;
 pub mod time;
 

@@ -8,6 +8,3 @@ mod validity;
 
 pub use constraints::{Constraints, Reserve};
 pub use validity::{MERKLE_PATH_LEN_MAX, TemplateFault};
-
-/// The version of the protocol that is spoken here.
-const PROTOCOL_VERSION: u16 = 2;

@@ -27,8 +27,9 @@ pub use event::{ClientCounters, ClientEvent};
 pub use fault::{ClientFault, Refusal};
 
 use self::requests::Requests;
-use super::{Constraints, PROTOCOL_VERSION};
+use super::Constraints;
 use crate::outbox::{Outbox, Priority};
+use crate::setup::PROTOCOL_VERSION;
 use crate::time::Instant;
 use adit_codec::message::{CoinbaseOutputConstraints, MessageKind, Protocol, SetupConnection};
 

@@ -13,7 +13,8 @@ use adit_hasher::Target;
 
 use super::super::validity::{check, template_of};
 use super::event::printable;
-use super::{Client, ClientEvent, ClientFault, ClientOutbox, PROTOCOL_VERSION, Phase};
+use super::{Client, ClientEvent, ClientFault, ClientOutbox, Phase};
+use crate::setup::PROTOCOL_VERSION;
 use crate::template::{PrevHash, TemplateUpdate};
 use crate::time::Instant;
 

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use super::config::Limits;
 use super::event::{ClassId, CloseReason};
+use crate::setup::Faults;
 use crate::time::Instant;
 
 /// How far a connection has come.
@@ -43,8 +44,7 @@ pub(super) struct Connection {
     pub(super) shown: Option<u64>,
     /// Future templates (the driver's ids) that the client knows by ids of its own.
     pub(super) aliases: Vec<(u64, u64)>,
-    errors: u32,
-    errors_since: Instant,
+    pub(super) faults: Faults,
 }
 
 impl Connection {
@@ -56,19 +56,8 @@ impl Connection {
             requests: VecDeque::new(),
             shown: None,
             aliases: Vec::new(),
-            errors: 0,
-            errors_since: now,
+            faults: Faults::new(now),
         }
-    }
-
-    /// Counts a fault that the connection outlives; whether it was one too many.
-    pub(super) fn count_error(&mut self, limits: &Limits, now: Instant) -> bool {
-        if now.since(self.errors_since) >= limits.errors_window {
-            self.errors = 0;
-            self.errors_since = now;
-        }
-        self.errors = self.errors.saturating_add(1);
-        self.errors > limits.errors_max
     }
 
     /// When the client must have taken the next step, and what it is closed for if not.

@@ -196,7 +196,10 @@ impl Server {
     /// Counts what a connection outlives once, but not too often.
     fn count_error(&mut self, id: ConnectionId, now: Instant, out: &mut ServerOutbox) {
         let limits = self.config.limits;
-        if self.connection_mut(id).is_some_and(|connection| connection.count_error(&limits, now)) {
+        if self
+            .connection_mut(id)
+            .is_some_and(|connection| connection.faults.count(limits.errors_max, limits.errors_window, now))
+        {
             self.end_connection(id, CloseReason::TooManyErrors, now, out);
         }
     }

@@ -8,28 +8,12 @@ use adit_codec::message::{
 };
 use adit_codec::tlv::EXTENSIONS_NEGOTIATION;
 
-use super::super::PROTOCOL_VERSION;
 use super::connection::Phase;
 use super::event::{CloseReason, ConnectionId, Event};
 use super::{Server, ServerOutbox};
 use crate::outbox::Priority;
+use crate::setup::{PROTOCOL_VERSION, Refused, negotiate};
 use crate::time::Instant;
-
-/// Judges a SetupConnection; a refusal has the flags that are not supported, and a code. This protocol defines no flags,
-/// so whatever is set is not supported.
-fn negotiate(message: &SetupConnection<'_>) -> Result<(), (u32, &'static str)> {
-    if Protocol::from_wire(message.protocol) != Some(Protocol::TemplateDistribution) {
-        // Flags mean something else in other protocols.
-        return Err((0, "unsupported-protocol"));
-    }
-    if !(message.min_version..=message.max_version).contains(&PROTOCOL_VERSION) {
-        return Err((message.flags, "protocol-version-mismatch"));
-    }
-    if message.flags != 0 {
-        return Err((message.flags, "unsupported-feature-flags"));
-    }
-    Ok(())
-}
 
 impl Server {
     pub(super) fn handle_setup(
@@ -39,9 +23,10 @@ impl Server {
         now: Instant,
         out: &mut ServerOutbox,
     ) {
-        if let Err((flags, code)) = negotiate(message) {
-            out.send(id, Priority::Work, &SetupConnectionError { flags, error_code: code.as_bytes() });
-            return self.end_connection(id, CloseReason::SetupRefused(code), now, out);
+        // This protocol defines no flags, so whatever is set is not supported.
+        if let Err(Refused { flags, error_code }) = negotiate(message, Protocol::TemplateDistribution, 0, 0) {
+            out.send(id, Priority::Work, &SetupConnectionError { flags, error_code: error_code.as_bytes() });
+            return self.end_connection(id, CloseReason::SetupRefused(error_code), now, out);
         }
         let Some(connection) = self.connection_mut(id) else { return };
         connection.phase = Phase::Constraints;

@@ -109,7 +109,7 @@ impl Server {
         let (max, window) = (self.config.limits.errors_max, self.config.limits.errors_window);
         let Some(connection) = self.connection_mut(id) else { return };
         let further = connection.directory.open().saturating_sub(1);
-        if connection.count_error(max.saturating_add(further), window, now) {
+        if connection.faults.count(max.saturating_add(further), window, now) {
             self.end_connection(id, CloseReason::TooManyErrors, now, out);
         }
     }

@@ -1,13 +1,13 @@
 //! The state of one connection: how far it has come, its channels' ids and groups, what it was told of the shard's work.
 
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use super::channel::Channels;
 use super::directory::{CHANNEL_ID_MIN, Directory};
 use super::extensions::Negotiated;
 use super::history::Position;
 use super::slab::NONE;
+use crate::setup::Faults;
 use crate::time::Instant;
 
 /// The first id of a group made by SetGroupChannel; those below are full extranonce sizes.
@@ -57,8 +57,7 @@ pub(super) struct Connection {
     pub(super) heard_at: Instant,
     /// Since when it has been without a channel, or without SetupConnection.
     pub(super) bare_since: Instant,
-    errors: u32,
-    errors_since: Instant,
+    pub(super) faults: Faults,
 }
 
 impl Connection {
@@ -75,19 +74,8 @@ impl Connection {
             awaiting_job: 0,
             heard_at: now,
             bare_since: now,
-            errors: 0,
-            errors_since: now,
+            faults: Faults::new(now),
         }
-    }
-
-    /// Counts a fault that the connection outlives; whether it was one too many.
-    pub(super) fn count_error(&mut self, max: u32, window: Duration, now: Instant) -> bool {
-        if now.since(self.errors_since) >= window {
-            self.errors = 0;
-            self.errors_since = now;
-        }
-        self.errors = self.errors.saturating_add(1);
-        self.errors > max
     }
 
     pub(super) fn groups(&self) -> &[Group] {
@@ -145,6 +133,8 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::super::duplicates::Room;
+    use core::time::Duration;
+
     use super::*;
 
     fn connection() -> Connection {
@@ -200,9 +190,9 @@ mod tests {
         let window = Duration::from_secs(10);
         let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
         for _ in 0..3 {
-            assert!(!connection.count_error(3, window, at(9)));
+            assert!(!connection.faults.count(3, window, at(9)));
         }
-        assert!(connection.count_error(3, window, at(9)));
-        assert!(!connection.count_error(3, window, at(10)));
+        assert!(connection.faults.count(3, window, at(9)));
+        assert!(!connection.faults.count(3, window, at(10)));
     }
 }

@@ -14,9 +14,10 @@ use super::connection::Phase;
 use super::event::{ChannelId, CloseReason, ConnectionId, Event, ProtocolFault};
 use super::extensions::{self, Answer, Negotiated};
 use super::open::Opening;
-use super::setup::{self, PROTOCOL_VERSION};
+use super::setup;
 use super::{Server, ServerOutbox, ShareError};
 use crate::outbox::Priority;
+use crate::setup::PROTOCOL_VERSION;
 use crate::time::Instant;
 
 impl Server {

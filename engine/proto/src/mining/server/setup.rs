@@ -5,8 +5,7 @@ use adit_codec::message::flags::{
 };
 use adit_codec::message::{Protocol, SetupConnection};
 
-/// The version of the protocol that is spoken here.
-pub(super) const PROTOCOL_VERSION: u16 = 2;
+use crate::setup::{self, Refused};
 
 /// What was agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,29 +16,11 @@ pub(super) struct Accepted {
     pub(super) standard_jobs: bool,
 }
 
-/// Why nothing was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// Every flag that is not supported, whatever the reason of the refusal: this is how clients learn of them.
-    pub(super) flags: u32,
-    pub(super) error_code: &'static str,
-}
-
 /// Judges a SetupConnection.
 pub(super) fn negotiate(message: &SetupConnection<'_>, version_rolling: bool) -> Result<Accepted, Refused> {
-    if Protocol::from_wire(message.protocol) != Some(Protocol::Mining) {
-        // Flags mean something else in other protocols.
-        return Err(Refused { flags: 0, error_code: "unsupported-protocol" });
-    }
     let supported = REQUIRES_STANDARD_JOBS | if version_rolling { REQUIRES_VERSION_ROLLING } else { 0 };
     let defined = REQUIRES_STANDARD_JOBS | REQUIRES_WORK_SELECTION | REQUIRES_VERSION_ROLLING;
-    let unsupported = (defined | message.flags) & !supported;
-    if !(message.min_version..=message.max_version).contains(&PROTOCOL_VERSION) {
-        return Err(Refused { flags: unsupported, error_code: "protocol-version-mismatch" });
-    }
-    if message.flags & unsupported != 0 {
-        return Err(Refused { flags: unsupported, error_code: "unsupported-feature-flags" });
-    }
+    setup::negotiate(message, Protocol::Mining, defined, supported)?;
     Ok(Accepted {
         flags: if version_rolling { 0 } else { REQUIRES_FIXED_VERSION },
         standard_jobs: message.flags & REQUIRES_STANDARD_JOBS != 0,
@@ -50,7 +31,7 @@ pub(super) fn negotiate(message: &SetupConnection<'_>, version_rolling: bool) ->
 mod tests {
     use super::*;
 
-    fn setup(protocol: u8, versions: (u16, u16), flags: u32) -> SetupConnection<'static> {
+    fn message(protocol: u8, versions: (u16, u16), flags: u32) -> SetupConnection<'static> {
         SetupConnection {
             protocol,
             min_version: versions.0,
@@ -68,10 +49,10 @@ mod tests {
     #[test]
     fn supported_features_are_granted() {
         for (flags, standard_jobs) in [(0, false), (0b001, true), (0b100, false), (0b101, true)] {
-            let accepted = negotiate(&setup(0, (2, 2), flags), true);
+            let accepted = negotiate(&message(0, (2, 2), flags), true);
             assert_eq!(accepted, Ok(Accepted { flags: 0, standard_jobs }));
         }
-        assert!(negotiate(&setup(0, (1, 9), 0), true).is_ok());
+        assert!(negotiate(&message(0, (1, 9), 0), true).is_ok());
     }
 
     #[test]
@@ -79,23 +60,23 @@ mod tests {
         let refused = |message: &SetupConnection<'_>, version_rolling| {
             negotiate(message, version_rolling).map_err(|refused| (refused.flags, refused.error_code))
         };
-        let all = setup(0, (2, 2), u32::MAX);
+        let all = message(0, (2, 2), u32::MAX);
         assert_eq!(refused(&all, true), Err((!0b101, "unsupported-feature-flags")));
         assert_eq!(refused(&all, false), Err((!0b001, "unsupported-feature-flags")));
-        assert_eq!(refused(&setup(0, (2, 2), 0b10), true), Err((0b10, "unsupported-feature-flags")));
-        assert_eq!(refused(&setup(0, (3, 4), 0), true), Err((0b10, "protocol-version-mismatch")));
-        assert_eq!(refused(&setup(0, (0, 1), 0), true), Err((0b10, "protocol-version-mismatch")));
-        assert_eq!(refused(&setup(0, (3, 1), 0), true), Err((0b10, "protocol-version-mismatch")));
+        assert_eq!(refused(&message(0, (2, 2), 0b10), true), Err((0b10, "unsupported-feature-flags")));
+        assert_eq!(refused(&message(0, (3, 4), 0), true), Err((0b10, "protocol-version-mismatch")));
+        assert_eq!(refused(&message(0, (0, 1), 0), true), Err((0b10, "protocol-version-mismatch")));
+        assert_eq!(refused(&message(0, (3, 1), 0), true), Err((0b10, "protocol-version-mismatch")));
         for protocol in [1, 2, 3, 255] {
-            assert_eq!(refused(&setup(protocol, (2, 2), 1), true), Err((0, "unsupported-protocol")));
+            assert_eq!(refused(&message(protocol, (2, 2), 1), true), Err((0, "unsupported-protocol")));
         }
     }
 
     #[test]
     fn a_fixed_version_is_said() {
-        let accepted = negotiate(&setup(0, (2, 2), 0), false);
+        let accepted = negotiate(&message(0, (2, 2), 0), false);
         assert_eq!(accepted.map(|accepted| accepted.flags), Ok(REQUIRES_FIXED_VERSION));
-        let refused = negotiate(&setup(0, (2, 2), 0b100), false);
+        let refused = negotiate(&message(0, (2, 2), 0b100), false);
         assert_eq!(refused.map_err(|refused| refused.flags), Err(0b110));
     }
 }
