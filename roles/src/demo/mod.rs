@@ -3,6 +3,7 @@
 //! Nothing is simulated: the miners hash, the node validates with Bitcoin Core's rules, and a block counts when the node
 //! has accepted it. Bounds: 256 blocks wait to be shown.
 
+mod temporary;
 mod terminal;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use crate::config::{Authority, Chain, Cpus, PoolConfig, Settings, TemplateSource
 use crate::keys::{self, files::FileError};
 use crate::nodes::Submission;
 use crate::pool::{BlockReport, Btc, HashRate, Meter, Pool, RoleError};
+use temporary::Temporary;
 use terminal::Screen;
 
 /// Blocks that wait to be shown; older ones are only counted.
@@ -336,7 +338,7 @@ fn summary(
     out
 }
 
-fn directory(data_dir: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempDir>), DemoError> {
+fn directory(data_dir: Option<&Path>) -> Result<(PathBuf, Option<Temporary>), DemoError> {
     match data_dir {
         Some(directory) => {
             std::fs::create_dir_all(directory)
@@ -344,7 +346,7 @@ fn directory(data_dir: Option<&Path>) -> Result<(PathBuf, Option<tempfile::TempD
             Ok((directory.to_owned(), None))
         }
         None => {
-            let temporary = tempfile::Builder::new().prefix("adit-demo-").tempdir().map_err(|error| {
+            let temporary = Temporary::make(&std::env::temp_dir()).map_err(|error| {
                 DemoError::Files(format!("no temporary directory: {error}; give one with --data-dir"))
             })?;
             Ok((temporary.path().to_owned(), Some(temporary)))
