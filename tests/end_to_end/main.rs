@@ -3,4 +3,5 @@
 
 mod bitcoin_node;
 mod mining;
+mod refusals;
 mod transactions;
