@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{Failure, print};
+use super::{Failure, print, probe};
 use crate::certificates;
-use crate::config::{Authority, PoolConfig, reference};
+use crate::config::{Authority, PoolConfig, SourceKind, TemplateSourceSettings, reference};
 use crate::keys::{self, CertificateFile};
 use crate::nodes;
 use crate::role::server_url;
@@ -43,6 +43,14 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
                 writeln!(out, "- template source \"{name}\" ({kind}, {chain}) cannot be reached now: {wrong}")
             }
         };
+    }
+    let embedded =
+        config.settings.template_source.iter().filter(|source| source.kind == SourceKind::Embedded);
+    let places =
+        embedded.map(TemplateSourceSettings::embedded_dir).chain([config.settings.journal.dir.clone()]);
+    let wrong = places.filter_map(|place| probe::takes_files(&place).err());
+    for wrong in probe::listens(pool.listen).err().into_iter().chain(wrong) {
+        let _ = writeln!(out, "Warning: {wrong}");
     }
     for warning in &config.warnings {
         let _ = writeln!(out, "Warning: {warning}");

@@ -8,6 +8,7 @@ mod demo;
 mod failure;
 mod key;
 mod pool;
+mod probe;
 mod signals;
 
 use std::io::Write;
