@@ -268,7 +268,7 @@ choice! {
 pub const SOURCES_MAX: usize = 8;
 
 /// The kinds of template sources that can be started.
-const KINDS: &[&str] = &[SourceKind::Embedded.as_str()];
+const KINDS: &[&str] = &[SourceKind::Embedded.as_str(), SourceKind::CoreIpc.as_str()];
 
 /// The longest time that a setting takes, in seconds: a day.
 const DAY_S: i64 = 86_400;
@@ -453,6 +453,7 @@ settings! {
     /// over when it goes away; every block goes to all of them.
     template_source: TemplateSourceSettings [up to SOURCES_MAX] {
         /// `embedded`: a node in this process, Bitcoin Core's own validation on a private chain.
+        /// `core-ipc`: a Bitcoin Core on this machine, 31.0 or newer, that was started as `bitcoin-node -ipcbind=unix`.
         kind: SourceKind = SourceKind::Embedded, Kind::Choice(KINDS), Presence::Default,
             unit "name", cost "none";
         /// What the log calls it. By default its kind, with a number if there are several.

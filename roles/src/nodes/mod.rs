@@ -10,6 +10,7 @@
 //! (`store`), and a solution of a template that was forgotten is answered as such.
 
 mod block;
+pub mod core_ipc;
 pub mod embedded;
 pub mod failover;
 mod feed;

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use bitcoin::Network;
+
 use super::TemplateSource;
+use super::core_ipc::{self, CoreIpcConfig, CoreIpcSource};
 use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
 use super::failover::Failover;
 use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
@@ -15,6 +18,8 @@ pub enum StartError {
     Embedded(embedded::StartError),
     /// The system gives no thread.
     Thread(std::io::Error),
+    /// A Bitcoin Core over its mining interface.
+    CoreIpc(core_ipc::StartError),
     /// The settings name no source that this program can start.
     Unavailable,
 }
@@ -27,6 +32,7 @@ impl fmt::Display for StartError {
                 f,
                 "template sources: the system gives no thread: {error}; raise the limit with `ulimit -u` or TasksMax="
             ),
+            Self::CoreIpc(error) => error.fmt(f),
             Self::Unavailable => f.write_str("the settings name no template source that can be started"),
         }
     }
@@ -52,6 +58,7 @@ pub fn start(settings: &Settings) -> Result<Box<dyn TemplateSource>, StartError>
 fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn TemplateSource>, StartError> {
     match settings.kind {
         SourceKind::Embedded => start_embedded(settings, name),
+        SourceKind::CoreIpc => start_core_ipc(settings, name),
         _ => Err(StartError::Unavailable),
     }
 }
@@ -80,4 +87,25 @@ fn start_embedded(
     };
     let node = EmbeddedNode::start(config).map_err(StartError::Embedded)?;
     Ok(Box::new(node))
+}
+
+fn start_core_ipc(
+    settings: &TemplateSourceSettings,
+    name: String,
+) -> Result<Box<dyn TemplateSource>, StartError> {
+    let network = match settings.chain {
+        Chain::Main => Network::Bitcoin,
+        Chain::Testnet4 => Network::Testnet4,
+        Chain::Signet => Network::Signet,
+        Chain::Regtest => Network::Regtest,
+    };
+    let socket = settings.socket_path().ok_or(StartError::Unavailable)?;
+    let config = CoreIpcConfig {
+        name,
+        template_interval: settings.template_interval(),
+        fee_delta_sat: settings.fee_delta_sat,
+        ..CoreIpcConfig::new(network, socket)
+    };
+    let source = CoreIpcSource::start(config).map_err(StartError::CoreIpc)?;
+    Ok(Box::new(source))
 }

@@ -94,8 +94,8 @@ pub fn unsigned(from: &[(OutPoint, u64)], output: Vec<TxOut>) -> Transaction {
 const CLASS: ClassId = ClassId(7);
 
 /// What a pool knows of a source: the newest templates and the tip.
-pub struct Pool {
-    pub source: EmbeddedNode,
+pub struct Pool<S = EmbeddedNode> {
+    pub source: S,
     pub updates: Receiver<SourceUpdate>,
     pub payout: ScriptBuf,
     pub templates: Vec<Arc<Template>>,
@@ -107,9 +107,23 @@ pub struct Pool {
 
 impl Pool {
     pub fn start(config: EmbeddedConfig) -> Self {
-        let source = EmbeddedNode::start(config).unwrap();
+        let mut pool = Self::on(EmbeddedNode::start(config).unwrap());
+        pool.want(Reserve { reserved_weight: 8_000, max_additional_sigops: 400 });
+        pool
+    }
+
+    pub fn at(chain: Chain, directory: &Path) -> Self {
+        let mut config = quick_config(chain);
+        config.data_dir = Some(directory.to_owned());
+        Self::start(config)
+    }
+}
+
+impl<S: TemplateSource> Pool<S> {
+    /// Knows nothing and wants nothing yet.
+    pub fn on(source: S) -> Self {
         let updates = source.updates();
-        let mut pool = Self {
+        Self {
             source,
             updates,
             payout: Wallet::new().script(),
@@ -118,9 +132,7 @@ impl Pool {
             tip: None,
             reports: Vec::new(),
             extranonce: 0,
-        };
-        pool.want(Reserve { reserved_weight: 8_000, max_additional_sigops: 400 });
-        pool
+        }
     }
 
     /// Asks for templates with this reserve, and waits for the first.
@@ -129,12 +141,6 @@ impl Pool {
         self.tip = None;
         self.source.want(CLASS, reserve);
         self.wait_for(|pool| pool.tip.is_some());
-    }
-
-    pub fn at(chain: Chain, directory: &Path) -> Self {
-        let mut config = quick_config(chain);
-        config.data_dir = Some(directory.to_owned());
-        Self::start(config)
     }
 
     /// Takes in what the source reported.
@@ -217,6 +223,16 @@ impl Pool {
         assert_eq!(submission, expected);
         self.wait_for(|pool| pool.prev_hash() == solution.digest.0);
         (OutPoint { txid: coinbase.compute_txid(), vout: 0 }, reward)
+    }
+}
+
+/// Looks until it is so.
+#[track_caller]
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

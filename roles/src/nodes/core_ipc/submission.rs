@@ -1,0 +1,332 @@
+//! Solutions and blocks: handed to the node, and what became of them told truly.
+//!
+//! The node is given a solution of a template that it holds: a few hundred bytes instead of a block. Its answer says that
+//! the block was processed, not that it is valid, so the tip decides: is it the block, the solution is accepted; else the
+//! node is asked to check the whole block, and says what is wrong with it or that its parent is not the tip.
+//!
+//! Invariants: every submission is answered once, also when the connection ends. One is submitted at a time: the node
+//! changes its template in place while it takes a solution. Bounds: [`SUBMISSIONS_MAX`] wait; each call has a longest time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use adit_hasher::{Digest, HeaderBytes, merkle_path};
+use adit_proto::mining::server::Solution;
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash;
+use bitcoin::{Block, Transaction};
+use crossbeam::channel::Sender;
+use tokio::sync::mpsc;
+
+use super::chain::Chain;
+use super::connection::{Connection, Verdict};
+use super::fault::Fault;
+use super::held::{Held, HeldTemplates};
+use super::session::Event;
+use super::template::HeaderFields;
+use crate::nodes::store::TemplateStore;
+use crate::nodes::{Submission, assemble_block};
+
+/// Submissions that wait for the node.
+pub(super) const SUBMISSIONS_MAX: usize = 1_024;
+/// Bytes of a block's header.
+const HEADER_LEN: usize = 80;
+/// The node's reason for a block whose parent is not its tip.
+const NOT_ON_TIP: &str = "inconclusive-not-best-prevblk";
+/// Its reason for a block whose parent it does not know.
+const NO_PARENT: &str = "prev-blk-not-found";
+
+/// What is submitted.
+#[derive(Clone, Debug)]
+pub(super) enum Submitted {
+    Solution(Arc<Solution>),
+    Block(Arc<[u8]>),
+}
+
+impl Submitted {
+    fn hash(&self) -> Digest {
+        match self {
+            Self::Solution(solution) => solution.digest,
+            Self::Block(block) => {
+                Digest::of(block.first_chunk::<HEADER_LEN>().map_or(&[][..], |header| header))
+            }
+        }
+    }
+}
+
+/// A submission that waits for its answer. Dropped without one, it is answered as failed, or as unconfirmed if the node may
+/// have it.
+#[derive(Debug)]
+pub(super) struct Submit {
+    pub(super) what: Submitted,
+    answer: Option<Sender<Submission>>,
+    is_sent: bool,
+}
+
+impl Submit {
+    pub(super) fn new(what: Submitted, answer: Sender<Submission>) -> Self {
+        Self { what, answer: Some(answer), is_sent: false }
+    }
+
+    /// Answers. Whoever asked may have gone; the block counts all the same.
+    pub(super) fn answer(mut self, submission: Submission) {
+        if let Some(answer) = self.answer.take() {
+            let _ = answer.send(submission);
+        }
+    }
+}
+
+impl Drop for Submit {
+    fn drop(&mut self) {
+        let Some(answer) = self.answer.take() else { return };
+        let _ = answer.send(match self.is_sent {
+            true => Submission::Unconfirmed { hash: self.what.hash() },
+            false => Submission::Failed { reason: "the connection to the node ended".to_owned() },
+        });
+    }
+}
+
+/// What is known of a block beside its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Facts {
+    hash: Digest,
+    height: u32,
+    reward_sat: u64,
+}
+
+/// What a session's submissions need.
+pub(super) struct Submitter {
+    pub(super) connection: Rc<Connection>,
+    pub(super) held: Rc<RefCell<HeldTemplates>>,
+    pub(super) store: TemplateStore,
+    pub(super) chain: Rc<RefCell<Chain>>,
+}
+
+impl Submitter {
+    /// Submits what comes, in order, until nobody is left who could submit.
+    pub(super) async fn run(self, mut waiting: mpsc::Receiver<Submit>, events: mpsc::Sender<Event>) {
+        while let Some(mut submit) = waiting.recv().await {
+            submit.is_sent = true;
+            let submitted = match &submit.what {
+                Submitted::Solution(solution) => self.submit_solution(solution).await,
+                Submitted::Block(block) => self.submit_block(block).await,
+            };
+            match submitted {
+                Ok(submission) => submit.answer(submission),
+                // The connection is good, and the node has said no.
+                Err(fault @ Fault::Refused { .. }) => {
+                    submit.answer(Submission::Failed { reason: fault.to_string() })
+                }
+                Err(fault) => {
+                    drop(submit);
+                    if events.send(Event::Lost(fault)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn submit_solution(&self, solution: &Solution) -> Result<Submission, Fault> {
+        let Solution { template_id, digest: hash, header, coinbase_tx, merkle_path, .. } = solution;
+        if self.chain.borrow().is_known(hash) {
+            return Ok(Submission::Duplicate { hash: *hash });
+        }
+        let coinbase: Transaction = match deserialize(coinbase_tx) {
+            Ok(coinbase) => coinbase,
+            Err(error) => return Ok(rejected(format!("bad-coinbase, coinbase_tx does not decode: {error}"))),
+        };
+        let held = self.held.borrow().find(*template_id);
+        let Some(held) = held else {
+            let Some(transactions) = self.store.find(*template_id) else {
+                return Ok(Submission::UnknownTemplate { template_id: *template_id });
+            };
+            return match assemble_block(header, coinbase_tx, merkle_path, &transactions) {
+                Ok(block) => self.submit_block(&block).await,
+                Err(error) => Ok(rejected(error.to_string())),
+            };
+        };
+        self.solve(&held, header, coinbase_tx, Facts::of(*hash, &coinbase)).await
+    }
+
+    /// Gives the node a solution of a template that it holds.
+    async fn solve(
+        &self,
+        held: &Held,
+        header: &HeaderBytes,
+        coinbase_tx: &[u8],
+        facts: Facts,
+    ) -> Result<Submission, Fault> {
+        self.chain.borrow_mut().note_own(facts.hash, facts.reward_sat);
+        let turn = held.turn.lock().await;
+        let verdict = self.connection.submit_solution(&held.template, header, coinbase_tx).await?;
+        if let Some(submission) = self.outcome_by_tip(facts, &verdict).await? {
+            return Ok(submission);
+        }
+        // The node's template is the block now.
+        let block = self.connection.read_block(&held.template).await?;
+        drop(turn);
+        self.outcome_by_check(facts, &verdict, &block).await
+    }
+
+    async fn submit_block(&self, raw: &[u8]) -> Result<Submission, Fault> {
+        let block: Block = match deserialize(raw) {
+            Ok(block) => block,
+            Err(error) => return Ok(rejected(format!("the block does not decode: {error}"))),
+        };
+        let Some(coinbase) = block.txdata.first() else {
+            return Ok(rejected("bad-cb-missing, the block has no transactions".to_owned()));
+        };
+        let facts = Facts::of(Digest(block.block_hash().to_byte_array()), coinbase);
+        if self.chain.borrow().is_known(&facts.hash) {
+            return Ok(Submission::Duplicate { hash: facts.hash });
+        }
+        if !self.connection.has_submit_block() {
+            return self.solve_like(&block, facts).await;
+        }
+        self.chain.borrow_mut().note_own(facts.hash, facts.reward_sat);
+        let verdict = self.connection.submit_block(raw).await?;
+        if verdict.is_good {
+            return Ok(self.accepted(facts));
+        }
+        if verdict.reason == "duplicate" {
+            return Ok(Submission::Duplicate { hash: facts.hash });
+        }
+        match self.outcome_by_tip(facts, &verdict).await? {
+            Some(submission) => Ok(submission),
+            None => self.outcome_by_check(facts, &verdict, raw).await,
+        }
+    }
+
+    /// Submits a whole block to a node that takes none, as the solution of a template with the same transactions.
+    async fn solve_like(&self, block: &Block, facts: Facts) -> Result<Submission, Fault> {
+        let txids: Vec<[u8; 32]> =
+            block.txdata.iter().map(|transaction| transaction.compute_txid().to_byte_array()).collect();
+        let path = merkle_path(&txids);
+        let header = serialize(&block.header);
+        let header: &HeaderBytes = header.first_chunk().expect("a serialised header has 80 bytes");
+        let fields = HeaderFields::of(header);
+        let held = self.held.borrow().find_like(|held| {
+            let template = &held.template;
+            template.header.prev_hash == fields.prev_hash
+                && template.header.nbits == fields.nbits
+                && template.merkle_path == path
+        });
+        let Some(held) = held else {
+            let reason = "this Bitcoin Core takes no whole blocks over IPC, and has no template with these transactions any \
+                          more; give it the block by `bitcoin-cli submitblock`, or use a newer one than 31.0";
+            return Ok(Submission::Failed { reason: reason.to_owned() });
+        };
+        self.solve(&held, header, &serialize(&block.txdata[0]), facts).await
+    }
+
+    fn accepted(&self, facts: Facts) -> Submission {
+        let Facts { hash, height, reward_sat } = facts;
+        self.chain.borrow_mut().note_accepted(&hash);
+        Submission::Accepted { height, hash, reward_sat }
+    }
+
+    /// Accepted, if the tip says so.
+    async fn outcome_by_tip(&self, facts: Facts, verdict: &Verdict) -> Result<Option<Submission>, Fault> {
+        let tip = self.connection.tip_after_submission().await?;
+        // Seen as tip in between: another block came on top.
+        let was_tip = verdict.is_good && self.chain.borrow().has(&facts.hash);
+        let is_tip = tip.is_some_and(|tip| tip.hash == facts.hash);
+        Ok((is_tip || was_tip).then(|| self.accepted(facts)))
+    }
+
+    /// What became of a block that is not the tip.
+    async fn outcome_by_check(
+        &self,
+        facts: Facts,
+        verdict: &Verdict,
+        block: &[u8],
+    ) -> Result<Submission, Fault> {
+        if verdict.reason.starts_with(NO_PARENT) {
+            let reason =
+                "the node does not know the block's parent: its chain is behind, perhaps since a crash"
+                    .to_owned();
+            return Ok(Submission::Failed { reason });
+        }
+        if !verdict.reason.is_empty() && !verdict.reason.starts_with("inconclusive") {
+            return Ok(rejected(verdict.reason.clone()));
+        }
+        let checked = self.connection.check_block(block).await?;
+        let Facts { hash, height, .. } = facts;
+        // Valid, but not made the tip.
+        if checked.is_good {
+            return Ok(Submission::Unconfirmed { hash });
+        }
+        if !checked.reason.starts_with(NOT_ON_TIP) {
+            return Ok(rejected(checked.reason));
+        }
+        match verdict.is_good || !verdict.reason.is_empty() {
+            true => Ok(Submission::Stale { height, hash }),
+            false => Ok(rejected(
+                "the node refuses the block, whose parent is not its tip; its debug.log has the reason"
+                    .to_owned(),
+            )),
+        }
+    }
+}
+
+impl Facts {
+    fn of(hash: Digest, coinbase: &Transaction) -> Self {
+        let reward_sat =
+            coinbase.output.iter().fold(0, |sum: u64, output| sum.saturating_add(output.value.to_sat()));
+        let script = coinbase.input.first().map_or(&[][..], |input| input.script_sig.as_bytes());
+        Self { hash, height: pushed_height(script), reward_sat }
+    }
+}
+
+fn rejected(reason: String) -> Submission {
+    Submission::Rejected { reason }
+}
+
+/// The height that a coinbase's scriptSig opens with (BIP34); 0 where there is none.
+fn pushed_height(script_sig: &[u8]) -> u32 {
+    const OP_1: u8 = 0x51;
+    const OP_16: u8 = 0x60;
+    match script_sig {
+        [small @ OP_1..=OP_16, ..] => u32::from(small - OP_1) + 1,
+        [len @ 1..=4, rest @ ..] => {
+            let bytes = rest.get(..usize::from(*len)).unwrap_or_default();
+            bytes.iter().rev().fold(0, |height, byte| height << 8 | u32::from(*byte))
+        }
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::script::Builder;
+
+    #[test]
+    fn heights_are_read_as_they_are_pushed() {
+        for height in [1, 2, 16, 17, 127, 128, 255, 256, 32_768, 65_535, 840_000, 16_777_216] {
+            let script = Builder::new().push_int(height).push_slice([7; 8]).into_script();
+            assert_eq!(i64::from(pushed_height(script.as_bytes())), height);
+        }
+        assert_eq!(pushed_height(&[]), 0);
+        assert_eq!(pushed_height(&[4, 1, 1]), 0);
+    }
+
+    #[test]
+    fn what_is_dropped_is_answered() {
+        let (sender, receiver) = crossbeam::channel::bounded(1);
+        drop(Submit::new(Submitted::Block([][..].into()), sender.clone()));
+        assert!(matches!(receiver.try_recv(), Ok(Submission::Failed { .. })));
+        let mut sent = Submit::new(Submitted::Block([7; 100][..].into()), sender.clone());
+        sent.is_sent = true;
+        drop(sent);
+        assert_eq!(receiver.try_recv(), Ok(Submission::Unconfirmed { hash: Digest::of(&[7; 80]) }));
+        Submit::new(Submitted::Block([][..].into()), sender).answer(rejected("no".to_owned()));
+        assert_eq!(
+            receiver.try_iter().collect::<Vec<_>>(),
+            [rejected("no".to_owned())],
+            "and nothing is answered twice"
+        );
+    }
+}
