@@ -18,6 +18,7 @@ mod ids;
 mod reach;
 mod start;
 mod store;
+pub mod sv2;
 
 use std::fmt;
 use std::sync::Arc;

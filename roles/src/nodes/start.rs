@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use adit_codec::url::ServerUrl;
 use bitcoin::Network;
 
 use super::TemplateSource;
 use super::core_ipc::{self, CoreIpcConfig, CoreIpcSource};
 use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
 use super::failover::Failover;
+use super::sv2::{self, Sv2Config, Sv2Source};
 use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
 
 /// Why a template source does not start; each part says what to do.
@@ -20,6 +22,8 @@ pub enum StartError {
     Thread(std::io::Error),
     /// A Bitcoin Core over its mining interface.
     CoreIpc(core_ipc::StartError),
+    /// A source that takes templates from another server.
+    Sv2(sv2::StartError),
     /// The settings name no source that this program can start.
     Unavailable,
 }
@@ -33,6 +37,7 @@ impl fmt::Display for StartError {
                 "template sources: the system gives no thread: {error}; raise the limit with `ulimit -u` or TasksMax="
             ),
             Self::CoreIpc(error) => error.fmt(f),
+            Self::Sv2(error) => error.fmt(f),
             Self::Unavailable => f.write_str("the settings name no template source that can be started"),
         }
     }
@@ -59,6 +64,7 @@ fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn 
     match settings.kind {
         SourceKind::Embedded => start_embedded(settings, name),
         SourceKind::CoreIpc => start_core_ipc(settings, name),
+        SourceKind::Sv2 => start_sv2(settings, name),
         _ => Err(StartError::Unavailable),
     }
 }
@@ -108,4 +114,10 @@ fn start_core_ipc(
     };
     let source = CoreIpcSource::start(config).map_err(StartError::CoreIpc)?;
     Ok(Box::new(source))
+}
+
+fn start_sv2(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn TemplateSource>, StartError> {
+    let ServerUrl { host, port, authority } = settings.provider().map_err(|_| StartError::Unavailable)?;
+    let config = Sv2Config { name: Some(name), host, port, authority };
+    Ok(Box::new(Sv2Source::start(config).map_err(StartError::Sv2)?))
 }
