@@ -172,6 +172,26 @@ fn templates_come_after_constraints_and_in_order() {
 }
 
 #[test]
+fn a_class_that_the_node_refuses_ends_with_its_clients() {
+    let mut bench = bench(Limits::default());
+    let (a, b, other) = (bench.set_up(), bench.set_up(), bench.set_up());
+    for id in [a, b] {
+        bench.constrain(id, 50_000, 0);
+    }
+    bench.constrain(other, 100, 0);
+    bench.events();
+    let reserve = Constraints { max_additional_size: 50_000, max_additional_sigops: 0 }.reserve();
+    bench.server.refuse_class(ClassId(0), bench.now, &mut bench.out);
+    let reason = CloseReason::ReserveRefused(reserve);
+    let closed = |connection| Event::Close { connection, reason };
+    assert_eq!(bench.events(), [closed(a), Event::ClassUnwanted { class: ClassId(0) }, closed(b)]);
+    bench.server.refuse_class(ClassId(0), bench.now, &mut bench.out);
+    assert!(bench.out.is_empty(), "it is gone");
+    bench.give(1, 1, true);
+    assert_eq!(lines(&bench.frames()), ["future 1000 = 1"], "the others go on");
+}
+
+#[test]
 fn a_change_of_class_shows_rising_ids() {
     let mut bench = bench(Limits::default());
     let (a, b) = (bench.set_up(), bench.set_up());

@@ -73,6 +73,8 @@ pub enum CloseReason {
     ConstraintsTooLarge(Constraints),
     /// As many constraint classes as may be, and none that covers what was asked for.
     TooManyClasses(Constraints),
+    /// The node cannot leave the room that was asked for.
+    ReserveRefused(Reserve),
     /// Too many errors, or constraints changed too often.
     TooManyErrors,
     /// The operator asked for it.
@@ -96,6 +98,11 @@ impl fmt::Display for CloseReason {
                 f,
                 "CoinbaseOutputConstraints: no class left for {} bytes and {} sigops",
                 constraints.max_additional_size, constraints.max_additional_sigops
+            ),
+            Self::ReserveRefused(reserve) => write!(
+                f,
+                "CoinbaseOutputConstraints: the node cannot leave {} weight units and {} sigops free",
+                reserve.reserved_weight, reserve.max_additional_sigops
             ),
             Self::TooManyErrors => f.write_str("too many errors"),
             Self::Operator => f.write_str("closed by the operator"),

@@ -139,6 +139,14 @@ impl Server {
         Ok(())
     }
 
+    /// The node cannot leave the room that a class asks for: its clients are closed, and with the last of them it ends.
+    pub fn refuse_class(&mut self, class: ClassId, now: Instant, out: &mut ServerOutbox) {
+        let Some(reserve) = self.classes.get(&class).map(|class| class.reserve) else { return };
+        for id in self.ids(|connection| connection.phase == Phase::Member(class)) {
+            self.end_connection(id, CloseReason::ReserveRefused(reserve), now, out);
+        }
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let limits = &self.config.limits;
