@@ -19,7 +19,8 @@ use crate::limits::EngineLimits;
 use crate::log::LogEvent;
 use crate::service::{Mining, MiningConfig, Service, ServiceConfig};
 use crate::shard::{Shard, ShardConfig};
-use crate::topology::{Links, PendingCommand, SHARDS_MAX, ShardInlet, ShardLinks, Stop};
+use crate::tips::{self, TipLatencies};
+use crate::topology::{Links, PendingCommand, SHARDS_MAX, Sent, ShardInlet, ShardLinks, Stop};
 use crate::transport::{
     Listener, RINGS_MAX, Sizes, Wake, kernel_version, locked_memory_max, open_files_max, probe,
 };
@@ -308,8 +309,9 @@ impl<S: Service> EngineHandle<S> {
     /// Gives a template or a tip to every shard. Waits while a shard's link is full; a shard that failed is passed over.
     pub fn send_update(&self, update: S::Update) {
         let _order = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = Instant::now();
         for inlet in &self.inlets {
-            if inlet.updates.send(update.clone()).is_ok() {
+            if inlet.updates.send(Sent { update: update.clone(), at }).is_ok() {
                 inlet.wake.wake();
             }
         }
@@ -332,6 +334,12 @@ impl<S: Service> EngineHandle<S> {
     #[must_use]
     pub fn counters(&self) -> EngineCounters {
         self.board.read()
+    }
+
+    /// How long tips have taken, until now; may be a second old.
+    #[must_use]
+    pub fn tip_latencies(&self) -> TipLatencies {
+        tips::read(self.inlets.iter().map(|inlet| &inlet.tips))
     }
 
     /// Shows another identity from the next handshake on. Connections that are there stay.

@@ -23,6 +23,7 @@ mod limits;
 mod log;
 pub mod service;
 pub mod shard;
+mod tips;
 pub mod topology;
 pub mod transport;
 
@@ -33,3 +34,4 @@ pub use error::StartError;
 pub use identity::Identity;
 pub use limits::{EngineLimits, SEND_BUFFER_BYTES_PER_CHANNEL};
 pub use log::{LineKind, LogEvent, PEER_TEXT_LEN_MAX, RefuseReason};
+pub use tips::{Latency, TipLatencies};

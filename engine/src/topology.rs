@@ -26,7 +26,7 @@
 //! transactions, and blocks with everything that the node must be told.
 //!
 //! Beside the links threads share only: the identity (an `Arc` that is replaced as a whole, told by a generation), immutable
-//! templates behind `Arc`, counters that one thread writes and others read, and the count of connections per address
+//! templates behind `Arc`, counters that one thread writes and others read, histograms of what tips took (added to without waiting), and the count of connections per address
 //! (the references to an `Arc`). Whoever puts something into a shard's link also wakes it by its eventfd.
 //!
 //! None of them is unbounded.
@@ -44,6 +44,7 @@ use crate::counters::{CounterBoard, ShardCounters};
 use crate::identity::IdentityCell;
 use crate::log::LogEvent;
 use crate::service::Service;
+use crate::tips::SharedLegs;
 use crate::transport::Wake;
 
 /// Sockets that wait for one shard. Each holds a file descriptor: with [`SHARDS_MAX`] shards they must stay few.
@@ -70,6 +71,12 @@ pub(crate) struct PendingCommand<S: Service> {
     pub(crate) answer: Sender<S::Answer>,
 }
 
+/// An update on its way to a shard, and since when.
+pub(crate) struct Sent<U> {
+    pub(crate) update: U,
+    pub(crate) at: std::time::Instant,
+}
+
 /// A socket on its way to its shard.
 pub(crate) struct NewSocket {
     pub(crate) socket: OwnedFd,
@@ -80,12 +87,13 @@ pub(crate) struct NewSocket {
 /// A shard's ends of its links.
 pub(crate) struct ShardLinks<S: Service> {
     pub(crate) sockets: Receiver<NewSocket>,
-    pub(crate) updates: Receiver<S::Update>,
+    pub(crate) updates: Receiver<Sent<S::Update>>,
     pub(crate) commands: Receiver<PendingCommand<S>>,
     pub(crate) outputs: Sender<S::Output>,
     pub(crate) log: Sender<LogEvent>,
     pub(crate) identity: Arc<IdentityCell>,
     pub(crate) counters: Arc<CachePadded<ShardCounters>>,
+    pub(crate) tips: SharedLegs,
     pub(crate) stop: Arc<Stop>,
     pub(crate) wake: Arc<Wake>,
 }
@@ -99,8 +107,9 @@ pub(crate) struct ShardDoor {
 
 /// The handle's ends of one shard's links.
 pub(crate) struct ShardInlet<S: Service> {
-    pub(crate) updates: Sender<S::Update>,
+    pub(crate) updates: Sender<Sent<S::Update>>,
     pub(crate) commands: Sender<PendingCommand<S>>,
+    pub(crate) tips: SharedLegs,
     pub(crate) wake: Arc<Wake>,
 }
 
@@ -140,6 +149,7 @@ impl<S: Service> Links<S> {
             let (updates_sender, updates) = bounded(UPDATES);
             let (commands_sender, commands) = bounded(COMMANDS);
             let wake = Arc::new(Wake::new()?);
+            let tips = SharedLegs::default();
             doors.push(ShardDoor {
                 sockets: sockets_sender,
                 counters: Arc::clone(counters),
@@ -148,6 +158,7 @@ impl<S: Service> Links<S> {
             inlets.push(ShardInlet {
                 updates: updates_sender,
                 commands: commands_sender,
+                tips: Arc::clone(&tips),
                 wake: Arc::clone(&wake),
             });
             shards.push(ShardLinks {
@@ -158,6 +169,7 @@ impl<S: Service> Links<S> {
                 log: log.0.clone(),
                 identity: Arc::clone(identity),
                 counters: Arc::clone(counters),
+                tips,
                 stop: Arc::clone(stop),
                 wake,
             });

@@ -145,6 +145,12 @@ fn templates_reach_their_class_and_solutions_the_role() {
     let counters = engine.counters().total;
     assert_eq!((counters.solutions, counters.solutions_unknown), (2, 1));
     assert_eq!((counters.templates_sent, counters.prev_hashes_sent), (3, 3));
+    // Three tips, each for the only client of its class; who joins later gets the tip too, and that is no latency of it.
+    Client::join(&engine, 100).receive_tip();
+    wait_for("the latencies", || engine.tip_latencies().sent.count > 0);
+    let latencies = engine.tip_latencies();
+    assert_eq!((latencies.taken.count, latencies.sent.count), (3, 3));
+    assert!(latencies.taken.max <= latencies.sent.max && latencies.sent.max < PATIENCE, "{latencies:?}");
 
     drop(large);
     assert_eq!(output(&engine), DistributionOutput::ClassUnwanted { class: other });

@@ -10,6 +10,34 @@ use adit_engine::LogEvent;
 use common::*;
 
 #[test]
+fn the_way_of_tips_is_measured_for_each_connection() {
+    let engine = start(config(2));
+    give_work(&engine, 1, false);
+    let mut peers: Vec<_> = (0..10)
+        .map(|index| {
+            let mut peer = Peer::set_up(&engine);
+            let channel = peer.open(index % 2 == 0);
+            (peer, channel)
+        })
+        .collect();
+    for id in 2..5 {
+        give_work(&engine, id, false);
+        for (peer, channel) in &mut peers {
+            let before = channel.job;
+            while channel.job == before {
+                let frame = peer.receive().unwrap();
+                peer.take(&frame, channel);
+            }
+        }
+    }
+    // The first tip came before anybody was there; each shard took all four.
+    wait_for("the latencies", || engine.tip_latencies().sent.count == 30);
+    let latencies = engine.tip_latencies();
+    assert_eq!(latencies.taken.count, 8);
+    assert!(latencies.sent.p50 <= latencies.sent.p99 && latencies.sent.max < PATIENCE, "{latencies:?}");
+}
+
+#[test]
 fn mines_on_both_kinds_of_channel() {
     let engine = start(config(1));
     give_work(&engine, 1, false);

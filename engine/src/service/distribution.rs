@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use adit_codec::frame::FrameHeader;
+use adit_codec::message::MessageKind;
 use adit_proto::Instant;
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::{
@@ -66,6 +67,8 @@ pub struct DistributionUpdate {
 pub enum DistributionCommand {
     /// End a connection.
     CloseConnection(ConnectionId),
+    /// Close the clients of a class whose room the node cannot leave.
+    RefuseClass(ClassId),
     /// Send a client the transactions that it asked for: all but the coinbase, serialised with their witnesses, in the order
     /// of the block. More than a frame can carry is refused as unavailable.
     AnswerTransactions {
@@ -131,6 +134,7 @@ impl Service for Distribution {
     type Command = DistributionCommand;
     type Answer = Result<(), CommandError>;
     type Output = DistributionOutput;
+    const TIP_MSG_TYPE: u8 = MessageKind::TemplateSetNewPrevHash.row().msg_type;
 
     fn handle_connect(&mut self, now: Instant) -> Result<ConnectionId, EndReason> {
         self.server.handle_connect(now).ok_or(EndReason::ClientsMax(self.clients_max))
@@ -171,6 +175,10 @@ impl Service for Distribution {
         }
     }
 
+    fn is_tip(DistributionUpdate { update, .. }: &DistributionUpdate) -> bool {
+        matches!(update, TemplateUpdate::SetNewPrevHash(_))
+    }
+
     fn handle_command(
         &mut self,
         command: DistributionCommand,
@@ -181,6 +189,10 @@ impl Service for Distribution {
         match command {
             DistributionCommand::CloseConnection(id) => {
                 server.close_connection(id, CloseReason::Operator, now, out)
+            }
+            DistributionCommand::RefuseClass(class) => {
+                server.refuse_class(class, now, out);
+                Ok(())
             }
             DistributionCommand::AnswerTransactions { connection, template_id, transactions } => {
                 let list: Vec<&[u8]> = transactions.iter().map(|raw| &**raw).collect();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use adit_codec::frame::FrameHeader;
+use adit_codec::message::MessageKind;
 use adit_hasher::{BatchHash, Hasher, Target};
 use adit_proto::Instant;
 use adit_proto::mining::server::{
@@ -95,6 +96,7 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
     type Command = Command;
     type Answer = Result<Done, CommandError>;
     type Output = Box<Solution>;
+    const TIP_MSG_TYPE: u8 = MessageKind::SetNewPrevHash.row().msg_type;
 
     fn handle_connect(&mut self, now: Instant) -> Result<ConnectionId, EndReason> {
         Ok(self.server.handle_connect(now))
@@ -123,6 +125,10 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
         _out: &mut ServerOutbox,
     ) -> Result<(), TemplateError> {
         self.server.handle_template(update, now)
+    }
+
+    fn is_tip(update: &TemplateUpdate) -> bool {
+        matches!(update, TemplateUpdate::SetNewPrevHash(_))
     }
 
     fn handle_command(

@@ -58,6 +58,8 @@ pub trait Service: Sized + 'static {
     type Answer: Send + 'static;
     /// What leaves the shard for the role: blocks above all. None is dropped.
     type Output: Send + 'static;
+    /// The message type of its SetNewPrevHash.
+    const TIP_MSG_TYPE: u8;
 
     /// A handshake is complete.
     ///
@@ -88,6 +90,9 @@ pub trait Service: Sized + 'static {
         now: Instant,
         out: &mut ServiceOutbox<Self>,
     ) -> Result<(), Self::UpdateError>;
+
+    /// Whether an update is a tip.
+    fn is_tip(update: &Self::Update) -> bool;
 
     /// A command came.
     fn handle_command(

@@ -29,6 +29,9 @@ use crate::log::{LineKind, LogEvent};
 use crate::service::{Report, Service, ServiceOutbox};
 use crate::transport::{Ended, Handler, SocketId};
 
+/// Where a frame says what it is: behind the extension type.
+const MSG_TYPE_AT: usize = 2;
+
 /// What the driver must do to a socket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -67,6 +70,8 @@ pub struct Core<S: Service> {
     ending: Vec<(ConnectionId, EndReason)>,
     /// Connections that fail while frames are handed out.
     failing: Vec<(SocketId, EndReason)>,
+    /// Nobody is left to whom the last update is to be announced; the last frames may still be in the outbox.
+    is_fanned_out: bool,
 }
 
 impl<S: Service> Core<S> {
@@ -98,6 +103,7 @@ impl<S: Service> Core<S> {
             departing: Vec::new(),
             ending: Vec::new(),
             failing: Vec::new(),
+            is_fanned_out: false,
         }
     }
 
@@ -138,7 +144,15 @@ impl<S: Service> Core<S> {
 
     /// A template or a tip came.
     pub fn handle_update(&mut self, update: &S::Update) {
+        self.handle_update_since(update, self.now);
+    }
+
+    /// A template or a tip came that the role handed over at `since`.
+    pub(crate) fn handle_update_since(&mut self, update: &S::Update, since: Instant) {
         self.links.counters.add(Counter::Templates, 1);
+        if S::is_tip(update) {
+            self.links.tips.begin(since, self.now);
+        }
         let result = self.service.handle_update(update, self.now, &mut self.outbox);
         if let Err(error) = result {
             self.links.counters.add(Counter::TemplatesRefused, 1);
@@ -161,7 +175,9 @@ impl<S: Service> Core<S> {
 
     /// Announces work to some more connections. True while more wait.
     pub fn poll_fan_out(&mut self, budget: usize) -> bool {
-        self.service.poll_fan_out(budget, &mut self.outbox)
+        let more = self.service.poll_fan_out(budget, &mut self.outbox);
+        self.is_fanned_out = !more;
+        more
     }
 
     /// Takes the outbox: events first, then the frames, sealed by priority into one send per connection; then the ends that
@@ -188,6 +204,9 @@ impl<S: Service> Core<S> {
         }
         // What the ends have reported.
         self.take_events();
+        if std::mem::take(&mut self.is_fanned_out) {
+            self.links.tips.end();
+        }
     }
 
     /// Hands over what is to be done to sockets, in order.
@@ -220,6 +239,7 @@ impl<S: Service> Core<S> {
     /// Hands the frames of the outbox to their connections: work in a first pass, replies in a second.
     fn seal_frames(&mut self) {
         let mut sealed = 0;
+        let tip = self.links.tips.announced();
         for pass in [Priority::Work, Priority::Reply] {
             for (id, priority, frame) in self.outbox.frames() {
                 if priority != pass {
@@ -231,6 +251,11 @@ impl<S: Service> Core<S> {
                     continue;
                 }
                 sealed += 1;
+                if let Some(since) = tip
+                    && frame.get(MSG_TYPE_AT) == Some(&S::TIP_MSG_TYPE)
+                {
+                    connection.outgoing.note_tip(since);
+                }
                 match connection.outgoing.push(priority, frame, &mut self.buffers) {
                     Ok(true) => self.touched.push(*socket),
                     Ok(false) => {
@@ -308,6 +333,7 @@ impl<S: Service> Handler for Core<S> {
     fn handle_sent(&mut self, socket: SocketId, buffer: Vec<u8>, result: Result<(), i32>) {
         self.buffers.give_back(buffer);
         let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { return };
+        let tip = connection.outgoing.take_sent_tip();
         let sent = connection.outgoing.handle_sent(&mut self.buffers);
         match (result, &connection.stage) {
             (_, Stage::Closing) => {}
@@ -317,6 +343,9 @@ impl<S: Service> Handler for Core<S> {
             }
             (Ok(()), _) => {
                 self.links.counters.add(Counter::BytesSent, sent as u64);
+                if let Some(since) = tip {
+                    self.links.tips.record_sent(since, self.now);
+                }
                 self.send(socket);
                 self.continue_drain(socket);
             }

@@ -12,6 +12,7 @@ use crate::identity::{Identity, IdentityCell, IdentityReader};
 use crate::limits::EngineLimits;
 use crate::log::{LogEvent, LogSender};
 use crate::service::Service;
+use crate::tips::TipClock;
 use crate::topology::{LOG_EVENTS, OUTPUTS};
 use crate::transport::SocketId;
 
@@ -36,6 +37,7 @@ impl<S: Service> Detached<S> {
             LogSender::new(0, log_sender, limits.log_lines_per_second_max),
             IdentityReader::new(Arc::new(IdentityCell::new(identity))),
             Arc::default(),
+            TipClock::new(Arc::default()),
         );
         let handshakes_per_second = f64::from(limits.handshakes_per_second_max);
         let core = Core::with_links(service, 0, limits, handshakes_per_second, links, now);

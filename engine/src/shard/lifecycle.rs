@@ -304,7 +304,8 @@ impl<S: Service> Core<S> {
     }
 
     /// Writes what the service has counted where others read it.
-    pub fn publish_counters(&self) {
+    pub fn publish_counters(&mut self) {
+        self.links.tips.publish(self.now);
         self.service.publish(&self.links.counters);
         self.links.counters.add(Counter::Ticks, 1);
     }

@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 use crate::counters::{Counter, ShardCounters};
 use crate::identity::IdentityReader;
 use crate::log::LogSender;
+use crate::tips::TipClock;
 use crate::topology::OUTPUTS_KEPT;
 
 /// See the module.
@@ -21,6 +22,7 @@ pub(crate) struct CoreLinks<O> {
     /// The generation of the identity that was last found invalid: said once.
     pub(super) invalid_identity: Option<u64>,
     pub(super) counters: Arc<CachePadded<ShardCounters>>,
+    pub(super) tips: TipClock,
 }
 
 impl<O> CoreLinks<O> {
@@ -29,8 +31,9 @@ impl<O> CoreLinks<O> {
         log: LogSender,
         identity: IdentityReader,
         counters: Arc<CachePadded<ShardCounters>>,
+        tips: TipClock,
     ) -> Self {
-        Self { outputs, kept: VecDeque::new(), log, identity, invalid_identity: None, counters }
+        Self { outputs, kept: VecDeque::new(), log, identity, invalid_identity: None, counters, tips }
     }
 
     /// Sends a block, or whatever else leaves the service, on its way. None is dropped while there is a reader.

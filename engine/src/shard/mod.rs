@@ -30,7 +30,8 @@ use crate::identity::IdentityReader;
 use crate::limits::{EngineLimits, tick};
 use crate::log::{LogEvent, LogSender};
 use crate::service::{Service, ServiceConfig};
-use crate::topology::ShardLinks;
+use crate::tips::TipClock;
+use crate::topology::{Sent, ShardLinks};
 use crate::transport::{Sizes, Transport, Waiter};
 
 /// How long a shard sleeps in its own ring before it sleeps in its executor. It is meant to save a wake through the
@@ -86,6 +87,7 @@ impl<S: Service> Shard<S> {
             LogSender::new(shard, links.log.clone(), config.limits.log_lines_per_second_max),
             IdentityReader::new(links.identity.clone()),
             links.counters.clone(),
+            TipClock::new(links.tips.clone()),
         );
         let core =
             Core::with_links(service, shard, config.limits, config.handshakes_per_second, core_links, now);
@@ -166,7 +168,7 @@ impl<S: Service> Shard<S> {
         Ok(more)
     }
 
-    fn publish_counters(&self) {
+    fn publish_counters(&mut self) {
         self.core.publish_counters();
         let ring = self.transport.counters();
         self.links.counters.set(Counter::ReceiveBuffersExhausted, ring.buffers_exhausted);
@@ -177,8 +179,8 @@ impl<S: Service> Shard<S> {
     /// Takes what other threads have put into the links: templates first, because they are what everybody waits for. Returns
     /// whether some is left.
     fn take_links(&mut self) -> bool {
-        while let Ok(update) = self.links.updates.try_recv() {
-            self.core.handle_update(&update);
+        while let Ok(Sent { update, at }) = self.links.updates.try_recv() {
+            self.core.handle_update_since(&update, moment(at, self.origin));
         }
         while let Ok(pending) = self.links.commands.try_recv() {
             // Whoever asked may have gone.
@@ -231,7 +233,13 @@ impl<S: Service> Shard<S> {
     }
 }
 
+/// A moment of the monotonic clock, as the state machines count it.
+fn moment(at: std::time::Instant, origin: std::time::Instant) -> Instant {
+    let since = at.saturating_duration_since(origin).as_nanos();
+    Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX))
+}
+
 /// The monotonic clock, as the state machines count it.
 fn since(origin: std::time::Instant) -> Instant {
-    Instant::from_nanos(u64::try_from(origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    moment(std::time::Instant::now(), origin)
 }

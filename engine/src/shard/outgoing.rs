@@ -11,7 +11,7 @@
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
 use adit_codec::noise::{SealError, Sealer, sealed_len};
-use adit_proto::Priority;
+use adit_proto::{Instant, Priority};
 
 use crate::limits::tick::SEALED_REPLIES_LEN;
 
@@ -36,6 +36,10 @@ pub(super) struct Outgoing {
     sealed: Vec<u8>,
     /// Bytes of the send that is under way.
     under_way: usize,
+    /// When the tip was handed over that is sealed or waits.
+    tip: Option<Instant>,
+    /// When the tip was handed over that is under way.
+    tip_under_way: Option<Instant>,
     waiting: Option<Box<Waiting>>,
     /// Its part of [`SendBuffers::held`].
     counted: usize,
@@ -91,6 +95,16 @@ impl Outgoing {
         let held = self.under_way + self.sealed.len() + self.backlog();
         buffers.held = buffers.held + held - self.counted;
         self.counted = held;
+    }
+
+    /// The next frame is the SetNewPrevHash of a tip that was handed over at `since`. The oldest that waits counts.
+    pub(super) fn note_tip(&mut self, since: Instant) {
+        self.tip.get_or_insert(since);
+    }
+
+    /// The tip that was in the send that is done.
+    pub(super) fn take_sent_tip(&mut self) -> Option<Instant> {
+        self.tip_under_way.take()
     }
 
     /// Nothing is under way and nothing waits.
@@ -151,6 +165,8 @@ impl Outgoing {
             return Ok(None);
         }
         self.under_way = self.sealed.len();
+        // All work is sealed by now.
+        self.tip_under_way = self.tip.take();
         Ok(Some(std::mem::take(&mut self.sealed)))
     }
 
