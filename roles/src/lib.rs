@@ -7,7 +7,7 @@
 //! - [`keys`], [`certificates`]: who the pool is, as files, and how that is kept valid.
 //! - [`nodes`], [`journal`]: where templates come from and blocks go to, and the record of blocks.
 //! - `role`: what every role has: engine, source, journal and the threads between them.
-//! - [`pool`]: miners; [`demo`]: a pool, a node and miners in one process.
+//! - [`pool`]: miners; [`tp`]: pools and job declarators that want templates; [`demo`]: a pool, a node and miners in one process.
 //! - [`logging`]: events as lines on stderr.
 #![forbid(unsafe_code)]
 
@@ -21,4 +21,5 @@ pub mod logging;
 pub mod nodes;
 pub mod pool;
 mod role;
+pub mod tp;
 pub mod utc;

@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use adit_roles::config::{self, Chain, FIELDS, Field, Kind, PoolConfig, Presence, Settings, reference};
+use adit_roles::config::{
+    self, Chain, Field, Kind, PoolConfig, Presence, Program, Settings, TpConfig, reference,
+};
 
 /// An authority key's file beside the configuration.
 const AUTHORITY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n\n";
@@ -178,9 +180,8 @@ fn a_template_source_is_a_section_or_a_list_of_them() {
         assert_eq!(config.settings.source_names(), ["here"]);
         assert_eq!(config.settings.chain(), Chain::Signet);
     }
-    let reading = config::read(&with(
-        "[[template_source]]\n[[template_source]]\nchain = \"main\"\n[[template_source]]",
-    ));
+    let text = with("[[template_source]]\n[[template_source]]\nchain = \"main\"\n[[template_source]]");
+    let reading = config::read(&text, Program::Pool);
     assert_eq!(reading.problems, []);
     let chains: Vec<_> = reading.settings.template_source.iter().map(|source| source.chain).collect();
     assert_eq!(chains, [Chain::Regtest, Chain::Main, Chain::Regtest]);
@@ -294,48 +295,57 @@ fn the_reference_is_the_committed_one() {
     assert!(committed == reference::markdown(), "run `adit config reference > docs/configuration.md`");
 }
 
-/// Every key that some kind of template source has.
-fn usable() -> impl Iterator<Item = &'static Field> {
+/// Every key of a program that some kind of template source has.
+fn usable(program: Program) -> impl Iterator<Item = &'static Field> {
     let kind = config::field("template_source", "kind").unwrap().kind;
     let Kind::Choice(kinds) = kind else { panic!("{kind}") };
-    FIELDS
-        .iter()
+    program
+        .fields()
         .filter(|field| field.only_for.is_empty() || field.only_for.iter().any(|of| kinds.contains(of)))
 }
 
 #[test]
 fn the_example_has_every_key_and_says_the_defaults() {
-    let example = reference::example();
-    let reading = config::read(&example);
-    assert_eq!(reading.problems, []);
-    for field in usable() {
-        let set = reading.lines.of(field.section, field.key).is_some();
-        let commented = example.lines().any(|line| line.starts_with(&format!("#{} = ", field.key)));
-        assert!(set != commented, "[{}] {}", field.section, field.key);
-        let (found, default) = ((field.show)(&reading.settings, 0), (field.show)(&Settings::default(), 0));
-        if set && field.presence == Presence::Default {
-            assert_eq!(found, default, "[{}] {}", field.section, field.key);
+    let place = Place::new();
+    for program in Program::ALL {
+        let example = reference::example(program);
+        let reading = config::read(&example, program);
+        assert_eq!(reading.problems, []);
+        assert_eq!(config::program_of(&example), program);
+        for field in usable(program) {
+            let set = reading.lines.of(field.section, field.key).is_some();
+            let commented = example.lines().any(|line| line.starts_with(&format!("#{} = ", field.key)));
+            assert!(set != commented, "[{}] {}", field.section, field.key);
+            let (found, default) =
+                ((field.show)(&reading.settings, 0), (field.show)(&Settings::default(), 0));
+            if set && field.presence == Presence::Default {
+                assert_eq!(found, default, "[{}] {}", field.section, field.key);
+            }
         }
+        let mut settings = reading.settings;
+        settings.pool.payout = String::new();
+        settings.authority.secret_key_file = None;
+        assert_eq!(settings, Settings::default());
     }
-    let mut settings = reading.settings;
-    settings.pool.payout = String::new();
-    settings.authority.secret_key_file = None;
-    assert_eq!(settings, Settings::default());
-    Place::new().load(&example);
+    place.load(&reference::example(Program::Pool));
+    let tp = TpConfig::parse(&reference::example(Program::Tp), place.path(), 0o600);
+    tp.unwrap_or_else(|problems| panic!("{problems:?}"));
 }
 
 #[test]
 fn the_examples_of_optional_keys_are_sound_too() {
-    let all: String = reference::example()
-        .lines()
-        .map(|line| match line.strip_prefix('#') {
-            Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
-    let reading = config::read(&all);
-    assert_eq!(reading.problems, []);
-    assert!(usable().all(|field| (field.show)(&reading.settings, 0).is_some()));
+    for program in Program::ALL {
+        let all: String = reference::example(program)
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let reading = config::read(&all, program);
+        assert_eq!(reading.problems, []);
+        assert!(usable(program).all(|field| (field.show)(&reading.settings, 0).is_some()));
+    }
 }
 
 #[test]

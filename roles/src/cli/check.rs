@@ -1,23 +1,48 @@
 //! `adit check`: what a configuration would do.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use super::{Failure, print, probe};
 use crate::certificates;
-use crate::config::{Authority, PoolConfig, SourceKind, TemplateSourceSettings, reference};
+use crate::config::{
+    Authority, PoolConfig, Program, Settings, SourceKind, TemplateSourceSettings, TpConfig, program_of_file,
+    reference,
+};
 use crate::keys::{self, CertificateFile};
 use crate::nodes;
 use crate::role::server_url;
 use crate::utc::{Span, Utc};
 
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
-    let config = PoolConfig::load(file)?;
-    print(&describe(file, &config))
+    match program_of_file(file)? {
+        Program::Pool => print(&describe_pool(file, &PoolConfig::load(file)?)),
+        Program::Tp => print(&describe_tp(file, &TpConfig::load(file)?)),
+    }
 }
 
-fn describe(file: &Path, config: &PoolConfig) -> String {
-    let mut out = reference::effective(&config.settings, &config.lines);
+fn describe_tp(file: &Path, config: &TpConfig) -> String {
+    let mut out = reference::effective(&config.settings, &config.lines, Program::Tp);
+    let tp = &config.settings.tp;
+    let _ = writeln!(out, "{} is valid. It means:", file.display());
+    let _ = writeln!(
+        out,
+        "- up to {} clients are served on CPU {}",
+        config.settings.clients.clients_max, config.cpu
+    );
+    let _ = writeln!(out, "- {}", authority(&config.authority));
+    let _ = writeln!(
+        out,
+        "- clients connect to {}",
+        server_url(tp.public_host.as_deref(), tp.listen, config.authority.public_key())
+    );
+    describe_rest(&config.settings, tp.listen, &config.warnings, &mut out);
+    out
+}
+
+fn describe_pool(file: &Path, config: &PoolConfig) -> String {
+    let mut out = reference::effective(&config.settings, &config.lines, Program::Pool);
     let pool = &config.settings.pool;
     let _ = writeln!(out, "{} is valid. It means:", file.display());
     let _ = writeln!(out, "- rewards go to {}", config.payout);
@@ -34,7 +59,13 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
         "- miners connect to {}",
         server_url(pool.public_host.as_deref(), pool.listen, config.authority.public_key())
     );
-    let sources = config.settings.template_source.iter().zip(config.settings.source_names());
+    describe_rest(&config.settings, pool.listen, &config.warnings, &mut out);
+    out
+}
+
+/// Where templates come from, and what is worth a thought.
+fn describe_rest(settings: &Settings, listen: SocketAddr, warnings: &[String], out: &mut String) {
+    let sources = settings.template_source.iter().zip(settings.source_names());
     for (source, name) in sources {
         let (chain, kind) = (source.chain, source.kind);
         let _ = match nodes::reach(source) {
@@ -44,24 +75,21 @@ fn describe(file: &Path, config: &PoolConfig) -> String {
             }
         };
     }
-    let embedded =
-        config.settings.template_source.iter().filter(|source| source.kind == SourceKind::Embedded);
-    let places =
-        embedded.map(TemplateSourceSettings::embedded_dir).chain([config.settings.journal.dir.clone()]);
+    let embedded = settings.template_source.iter().filter(|source| source.kind == SourceKind::Embedded);
+    let places = embedded.map(TemplateSourceSettings::embedded_dir).chain([settings.journal.dir.clone()]);
     let wrong = places.filter_map(|place| probe::takes_files(&place).err());
-    for wrong in probe::listens(pool.listen).err().into_iter().chain(wrong) {
+    for wrong in probe::listens(listen).err().into_iter().chain(wrong) {
         let _ = writeln!(out, "Warning: {wrong}");
     }
-    for warning in &config.warnings {
+    for warning in warnings {
         let _ = writeln!(out, "Warning: {warning}");
     }
-    out
 }
 
 fn authority(authority: &Authority) -> String {
     match authority {
         Authority::Present { validity, static_secret, .. } => format!(
-            "the authority's secret is on this machine: certificates for {} are made and renewed by the pool, for {}",
+            "the authority's secret is on this machine: certificates for {} are made and renewed here, for {}",
             Span(validity.as_secs()),
             if static_secret.is_some() {
                 "the static key in static_key_file"

@@ -10,6 +10,7 @@ mod key;
 mod pool;
 mod probe;
 mod signals;
+mod tp;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{LogFormat, LogLevel, Program};
 
 pub use failure::Failure;
 
@@ -33,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Run a pool
     Pool(pool::PoolArguments),
+    /// Run a template provider
+    Tp(tp::TpArguments),
     /// Run a pool, a node on a private chain and CPU miners in this process
     Demo(demo::DemoArguments),
     /// Check a configuration and print what would be used
@@ -64,7 +67,11 @@ enum ConfigCommand {
     /// Print every key with its meaning, unit, default and cost, as Markdown
     Reference,
     /// Print a configuration file with every key
-    Example,
+    Example {
+        /// Whose
+        #[arg(default_value = "pool", value_parser = ["pool", "tp"])]
+        program: String,
+    },
 }
 
 /// Runs the program.
@@ -79,10 +86,14 @@ pub fn main() -> ExitCode {
     };
     let done = match arguments.command {
         Command::Pool(arguments) => pool::run(&arguments),
+        Command::Tp(arguments) => tp::run(&arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Check { file } => check::run(&file),
         Command::Config(ConfigCommand::Reference) => print(&crate::config::reference::markdown()),
-        Command::Config(ConfigCommand::Example) => print(&crate::config::reference::example()),
+        Command::Config(ConfigCommand::Example { program }) => {
+            let program = Program::ALL.into_iter().find(|known| known.as_str() == program);
+            print(&crate::config::reference::example(program.unwrap_or(Program::Pool)))
+        }
         Command::Key(command) => key::run(command),
     };
     match done {

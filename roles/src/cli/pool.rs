@@ -1,7 +1,9 @@
 //! `adit pool`: a pool from a configuration file.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use adit_engine::ShutdownReport;
 use clap::Args;
 use tracing::{info, warn};
 
@@ -30,21 +32,22 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
     let signals = Signals::install()?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
     let (payout, hasher, cpus) = (config.payout.to_string(), config.hasher.describe(), config.cpus.clone());
-    let listens_everywhere = config.settings.pool.listen.ip().is_unspecified();
+    let listen = config.settings.pool.listen;
     let pool = Pool::start(config, Box::new(|_| ())).map_err(Failure::running)?;
     info!(version = env!("CARGO_PKG_VERSION"), source = pool.source_name(), ?cpus, hasher, "pool started");
     info!(payout, "rewards go to a script");
     info!(address = %pool.local_addr(), "listening");
-    info!(
-        "point miners at {}{}",
-        pool.url(),
-        if listens_everywhere { where_host_is(pool.url()) } else { "" }
-    );
+    info!("point miners at {}{}", pool.url(), where_host_is(pool.url(), listen, "miners"));
     while signals.wait() == Request::Reload {
         pool.reload();
     }
     info!("stopping; a second signal ends at once");
-    match pool.stop() {
+    report_stop(pool.stop(), "pool")
+}
+
+/// Says how a role ended.
+pub(super) fn report_stop(report: Option<ShutdownReport>, what: &str) -> Result<(), Failure> {
+    match report {
         Some(report) if report.threads_failed == 0 => {
             info!(
                 connections_closed = report.connections_closed,
@@ -54,10 +57,14 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
             );
             Ok(())
         }
-        _ => Err(Failure::running("the pool did not end in good order; what went wrong is above")),
+        _ => Err(Failure::running(format!("the {what} did not end in good order; what went wrong is above"))),
     }
 }
 
-fn where_host_is(url: &str) -> &'static str {
-    if url.contains("//HOST:") { " (HOST: this machine's name or address as miners see it)" } else { "" }
+/// What stands for HOST in the address of a server that listens everywhere.
+pub(super) fn where_host_is(url: &str, listen: SocketAddr, clients: &str) -> String {
+    match listen.ip().is_unspecified() && url.contains("//HOST:") {
+        true => format!(" (HOST: this machine's name or address as {clients} see it)"),
+        false => String::new(),
+    }
 }

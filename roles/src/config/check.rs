@@ -10,8 +10,8 @@ use adit_hasher::{Backend, Hasher};
 use bitcoin::Network;
 
 use super::{
-    Authority, AuthoritySettings, Chain, Cpus, HasherChoice, Lines, Payout, PoolConfig, Problem, Reading,
-    Settings, SourceKind, TemplateSourceSettings, cpus,
+    Authority, AuthoritySettings, Chain, Cpus, HasherChoice, Lines, Payout, PoolConfig, Problem, Program,
+    Reading, Settings, SourceKind, TemplateSourceSettings, TpConfig, cpus,
 };
 use crate::keys;
 use crate::utc::Utc;
@@ -21,6 +21,7 @@ const SLOTS_PER_CHANNEL_MIN: usize = 8;
 
 /// Problems and warnings as they are found.
 struct Findings {
+    program: Program,
     lines: Lines,
     sources_count: usize,
     problems: Vec<Problem>,
@@ -28,6 +29,11 @@ struct Findings {
 }
 
 impl Findings {
+    fn new(program: Program, lines: Lines, settings: &Settings, problems: Vec<Problem>) -> Self {
+        let sources_count = settings.template_source.len();
+        Self { program, lines, sources_count, problems, warnings: Vec::new() }
+    }
+
     fn problem(&mut self, section: &'static str, key: &'static str, wrong: impl std::fmt::Display) {
         self.problems.push(Problem {
             line: self.lines.of(section, key),
@@ -75,8 +81,7 @@ fn assemble(
     authority: impl FnOnce(&AuthoritySettings, &mut Findings) -> Option<Authority>,
 ) -> Result<PoolConfig, Vec<Problem>> {
     let Reading { mut settings, lines, problems } = reading;
-    let sources_count = settings.template_source.len();
-    let mut findings = Findings { lines, sources_count, problems, warnings: Vec::new() };
+    let mut findings = Findings::new(Program::Pool, lines, &settings, problems);
     check_pool(&settings, &mut findings);
     check_limits(&mut settings, &mut findings);
     sources::check(&settings, &mut findings);
@@ -101,6 +106,62 @@ fn assemble(
     }
 }
 
+/// Checks what was read from a template provider's file; see [`check`].
+pub(super) fn check_tp(mut reading: Reading, directory: &Path, mode: u32) -> Result<TpConfig, Vec<Problem>> {
+    resolve_paths(&mut reading.settings, directory);
+    let authority_is_worth_a_look = reading.problems.is_empty();
+    assemble_tp(reading, mode, |settings, findings| {
+        if authority_is_worth_a_look { check_authority(settings, findings) } else { None }
+    })
+}
+
+/// Checks a template provider's settings that no file gave, with an authority of the caller's.
+pub(super) fn check_tp_settings(settings: Settings, authority: Authority) -> Result<TpConfig, Vec<Problem>> {
+    let reading = Reading { settings, lines: Lines::default(), problems: Vec::new() };
+    assemble_tp(reading, 0o600, |_, _| Some(authority))
+}
+
+fn assemble_tp(
+    reading: Reading,
+    mode: u32,
+    authority: impl FnOnce(&AuthoritySettings, &mut Findings) -> Option<Authority>,
+) -> Result<TpConfig, Vec<Problem>> {
+    let Reading { mut settings, lines, problems } = reading;
+    let mut findings = Findings::new(Program::Tp, lines, &settings, problems);
+    check_host("tp", settings.tp.public_host.as_deref(), &mut findings);
+    let clients = &mut settings.clients;
+    at_most(
+        "clients",
+        (&mut clients.clients_per_address_max, "clients_per_address_max"),
+        (clients.clients_max, "clients_max"),
+        &mut findings,
+    );
+    at_most(
+        "clients",
+        (&mut clients.send_buffer_bytes_max, "send_buffer_bytes_max"),
+        (clients.send_buffer_bytes_in_all_max, "send_buffer_bytes_in_all_max"),
+        &mut findings,
+    );
+    sources::check(&settings, &mut findings);
+    check_secrecy(&settings, mode, &mut findings);
+    // The CPU that a pool on this machine leaves to the node and the rest, if it leaves one.
+    let cpu = match cpus::allowed() {
+        Ok(allowed) => allowed.last().copied(),
+        Err(wrong) => {
+            findings.problems.push(Problem::missing(wrong));
+            None
+        }
+    };
+    let authority = authority(&settings.authority, &mut findings);
+    match (cpu, authority) {
+        (Some(cpu), Some(authority)) if findings.problems.is_empty() => {
+            let Findings { lines, warnings, .. } = findings;
+            Ok(TpConfig { settings, lines, authority, cpu, warnings })
+        }
+        _ => Err(findings.problems),
+    }
+}
+
 fn resolve_paths(settings: &mut Settings, directory: &Path) {
     let resolve = |path: &mut PathBuf| *path = directory.join(&*path);
     for source in &mut settings.template_source {
@@ -118,14 +179,18 @@ fn resolve_paths(settings: &mut Settings, directory: &Path) {
 
 fn check_pool(settings: &Settings, findings: &mut Findings) {
     let pool = &settings.pool;
+    check_host("pool", pool.public_host.as_deref(), findings);
     if !pool.pool_tag.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         findings.problem("pool", "pool_tag", "only printable ASCII characters");
     }
-    if let Some(host) = &pool.public_host {
+}
+
+fn check_host(section: &'static str, public_host: Option<&str>, findings: &mut Findings) {
+    if let Some(host) = public_host {
         let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte));
         if host.is_empty() || !(is_name || host.parse::<std::net::Ipv6Addr>().is_ok()) {
             findings.problem(
-                "pool",
+                section,
                 "public_host",
                 "a host name or IP address alone is meant, without port and scheme",
             );
@@ -133,20 +198,19 @@ fn check_pool(settings: &Settings, findings: &mut Findings) {
     }
 }
 
-/// A part must not be more than the whole.
+/// A part must not be more than the whole, both of a section.
 fn at_most<T: PartialOrd + Copy + std::fmt::Display>(
-    part: &mut T,
-    part_key: &'static str,
-    whole: T,
-    whole_key: &'static str,
+    section: &'static str,
+    (part, part_key): (&mut T, &'static str),
+    (whole, whole_key): (T, &'static str),
     findings: &mut Findings,
 ) {
     if *part <= whole {
         return;
     }
-    if findings.is_set("limits", part_key) {
+    if findings.is_set(section, part_key) {
         let wrong = format!("{part} is more than {whole_key} = {whole}: lower this or raise that");
-        findings.problem("limits", part_key, wrong);
+        findings.problem(section, part_key, wrong);
     } else {
         *part = whole;
     }
@@ -156,24 +220,21 @@ fn at_most<T: PartialOrd + Copy + std::fmt::Display>(
 fn check_limits(settings: &mut Settings, findings: &mut Findings) {
     let limits = &mut settings.limits;
     at_most(
-        &mut limits.connections_per_address_max,
-        "connections_per_address_max",
-        limits.connections_max,
-        "connections_max",
+        "limits",
+        (&mut limits.connections_per_address_max, "connections_per_address_max"),
+        (limits.connections_max, "connections_max"),
         findings,
     );
     at_most(
-        &mut limits.channels_per_connection_max,
-        "channels_per_connection_max",
-        limits.channels_max,
-        "channels_max",
+        "limits",
+        (&mut limits.channels_per_connection_max, "channels_per_connection_max"),
+        (limits.channels_max, "channels_max"),
         findings,
     );
     at_most(
-        &mut limits.send_buffer_bytes_max,
-        "send_buffer_bytes_max",
-        limits.shard_send_buffer_bytes_max,
-        "shard_send_buffer_bytes_max",
+        "limits",
+        (&mut limits.send_buffer_bytes_max, "send_buffer_bytes_max"),
+        (limits.shard_send_buffer_bytes_max, "shard_send_buffer_bytes_max"),
         findings,
     );
     for (key, part) in [

@@ -1,4 +1,4 @@
-//! The configuration of a pool: a TOML file, parsed once into a validated struct.
+//! The configuration of a role: a TOML file, parsed once into a validated struct.
 //!
 //! `settings` is the one table of keys and `sources` what those of template sources come to; `read` takes the text, `check` the relations between keys, key files and the
 //! machine; `reference` writes the documentation. A file's mistakes are listed all at once, with their lines.
@@ -12,6 +12,7 @@ pub mod reference;
 mod setting;
 mod settings;
 mod sources;
+mod tp;
 
 use std::fs::File;
 use std::io::Read;
@@ -29,13 +30,14 @@ use crate::keys::StaticSecret;
 pub use cpus::allowed as allowed_cpus;
 pub use payout::Payout;
 pub use problem::{ConfigError, Problem};
-pub use read::{Lines, Reading, read};
+pub use read::{Lines, Reading, program_of, read};
 pub use setting::{CPUS_LEN_MAX, Cpus, Kind, Secret, Setting, Value};
 pub use settings::*;
+pub use tp::TpConfig;
 
-/// How the pool proves who it is.
+/// How a server proves who it is.
 pub enum Authority {
-    /// The secret is here: certificates are made and renewed by the pool.
+    /// The secret is here: certificates are made and renewed here.
     Present {
         /// The authority's key.
         secret: AuthoritySecretKey,
@@ -56,7 +58,7 @@ pub enum Authority {
 }
 
 impl Authority {
-    /// What miners write behind the address.
+    /// What clients write behind the address.
     pub fn public_key(&self) -> AuthorityPublicKey {
         match self {
             Self::Present { secret, .. } => secret.public_key(),
@@ -89,10 +91,7 @@ impl PoolConfig {
     /// # Errors
     /// Every mistake that was found.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let refuse = |problem| ConfigError::new(path.to_owned(), vec![problem]);
-        let (text, mode) = read_file(path).map_err(|wrong| refuse(Problem::missing(wrong)))?;
-        let directory = path.parent().unwrap_or(Path::new(""));
-        Self::parse(&text, directory, mode).map_err(|problems| ConfigError::new(path.to_owned(), problems))
+        load(path, Self::parse)
     }
 
     /// Checks the text of a file with these mode bits that lies in `directory`.
@@ -100,7 +99,7 @@ impl PoolConfig {
     /// # Errors
     /// Every mistake that was found.
     pub fn parse(text: &str, directory: &Path, mode: u32) -> Result<Self, Vec<Problem>> {
-        check::check(read(text), directory, mode)
+        check::check(read(text, Program::Pool), directory, mode)
     }
 
     /// Checks settings that no file gave. Paths stay as they are.
@@ -162,6 +161,25 @@ impl PoolConfig {
             },
         }
     }
+}
+
+/// The program whose file this is.
+///
+/// # Errors
+/// It cannot be read.
+pub fn program_of_file(path: &Path) -> Result<Program, ConfigError> {
+    load(path, |text, _, _| Ok(program_of(text)))
+}
+
+/// Reads a file and has it parsed with its directory and mode bits.
+fn load<C>(
+    path: &Path,
+    parse: impl FnOnce(&str, &Path, u32) -> Result<C, Vec<Problem>>,
+) -> Result<C, ConfigError> {
+    let refuse = |problems| ConfigError::new(path.to_owned(), problems);
+    let (text, mode) = read_file(path).map_err(|wrong| refuse(vec![Problem::missing(wrong)]))?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    parse(&text, directory, mode).map_err(refuse)
 }
 
 fn read_file(path: &Path) -> Result<(String, u32), String> {

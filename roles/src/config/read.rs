@@ -8,7 +8,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::problem::Problem;
 use super::setting::Value;
-use super::settings::{FIELDS, Field, Presence, SECTIONS, Section, Settings};
+use super::settings::{FIELDS, Field, Presence, Program, SECTIONS, Section, Settings};
 
 /// The longest configuration file, in bytes.
 pub(super) const FILE_LEN_MAX: u64 = 1 << 20;
@@ -42,8 +42,16 @@ pub struct Reading {
     pub problems: Vec<Problem>,
 }
 
-/// Reads the text of a configuration file.
-pub fn read(text: &str) -> Reading {
+/// The program whose file this text is: the one whose own section it has, or else a pool.
+pub fn program_of(text: &str) -> Program {
+    let (root, _) = DeTable::parse_recoverable(text);
+    let has = |program: Program| root.get_ref().iter().any(|(key, _)| key.get_ref() == program.as_str());
+    let others = Program::ALL.into_iter().filter(|program| *program != Program::Pool);
+    others.into_iter().find(|program| has(*program) && !has(Program::Pool)).unwrap_or(Program::Pool)
+}
+
+/// Reads the text of a program's configuration file.
+pub fn read(text: &str, program: Program) -> Reading {
     let mut reading =
         Reading { settings: Settings::default(), lines: Lines::default(), problems: Vec::new() };
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -60,12 +68,12 @@ pub fn read(text: &str) -> Reading {
         if reading.problems.len() >= PROBLEMS_MAX {
             break;
         }
-        match (SECTIONS.iter().find(|section| section.name == name), value.get_ref()) {
+        match (program.sections().find(|section| section.name == name), value.get_ref()) {
             (Some(section), DeValue::Table(table)) => {
-                read_table(text, section.name, 0, table, &mut reading);
+                read_table(text, (program, section.name), 0, table, &mut reading);
             }
             (Some(section), DeValue::Array(tables)) if section.tables_max > 1 => {
-                read_tables(text, section, line, tables, &mut reading);
+                read_tables(text, (program, section), line, tables, &mut reading);
             }
             (Some(_), _) => {
                 reading.problems.push(Problem::at(
@@ -73,15 +81,24 @@ pub fn read(text: &str) -> Reading {
                     format!("{name} is a section: write [{name}] on a line of its own"),
                 ));
             }
-            (None, found) => reading.problems.push(Problem::at(line, unknown_at_top(name, found.is_table()))),
+            (None, found) => {
+                let wrong = unknown_at_top(program, name, found.is_table());
+                reading.problems.push(Problem::at(line, wrong));
+            }
         }
     }
-    check_required(&mut reading);
+    check_required(program, &mut reading);
     reading
 }
 
 /// Reads the tables of a section that may stand several times.
-fn read_tables(text: &str, section: &Section, line: usize, tables: &DeArray<'_>, reading: &mut Reading) {
+fn read_tables(
+    text: &str,
+    (program, section): (Program, &Section),
+    line: usize,
+    tables: &DeArray<'_>,
+    reading: &mut Reading,
+) {
     let name = section.name;
     if tables.is_empty() {
         reading
@@ -99,7 +116,7 @@ fn read_tables(text: &str, section: &Section, line: usize, tables: &DeArray<'_>,
             }
             DeValue::Table(table) => {
                 (section.open)(&mut reading.settings, number);
-                read_table(text, name, number, table, reading);
+                read_table(text, (program, name), number, table, reading);
             }
             _ => {
                 let wrong = format!("{name} is a list of sections: write [[{name}]] on a line before each");
@@ -110,14 +127,20 @@ fn read_tables(text: &str, section: &Section, line: usize, tables: &DeArray<'_>,
     }
 }
 
-fn read_table(text: &str, section: &'static str, number: usize, table: &DeTable<'_>, reading: &mut Reading) {
+fn read_table(
+    text: &str,
+    (program, section): (Program, &'static str),
+    number: usize,
+    table: &DeTable<'_>,
+    reading: &mut Reading,
+) {
     for (key, value) in table {
         if reading.problems.len() >= PROBLEMS_MAX {
             return;
         }
         let (name, line) = (key.get_ref().as_ref(), line_at(text, key.span().start));
         let Some(field) = super::settings::field(section, name) else {
-            reading.problems.push(Problem::at(line, unknown_key(section, name)));
+            reading.problems.push(Problem::at(line, unknown_key(program, section, name)));
             continue;
         };
         reading.lines.0.insert((field.section, number, field.key), line);
@@ -145,8 +168,8 @@ fn shown(field: &Field, value: &Value) -> String {
     }
 }
 
-fn check_required(reading: &mut Reading) {
-    for field in FIELDS {
+fn check_required(program: Program, reading: &mut Reading) {
+    for field in program.fields() {
         if let Presence::Required(example) = field.presence
             && reading.lines.of(field.section, field.key).is_none()
         {
@@ -179,16 +202,16 @@ fn convert(value: &DeValue<'_>) -> Value {
     }
 }
 
-fn unknown_key(section: &str, name: &str) -> String {
+fn unknown_key(program: Program, section: &str, name: &str) -> String {
     let here = FIELDS.iter().filter(|field| field.section == section).map(|field| field.key);
     if let Some(near) = nearest(name, here) {
         return format!("[{section}] {name}: no such key; did you mean {near}?");
     }
-    if let Some(field) = FIELDS.iter().find(|field| field.key == name) {
+    if let Some(field) = program.fields().find(|field| field.key == name) {
         return format!("[{section}] {name}: no such key here; it belongs in [{}]", field.section);
     }
-    if let Some(near) = nearest(name, FIELDS.iter().map(|field| field.key))
-        && let Some(field) = FIELDS.iter().find(|field| field.key == near)
+    if let Some(near) = nearest(name, program.fields().map(|field| field.key))
+        && let Some(field) = program.fields().find(|field| field.key == near)
     {
         return format!("[{section}] {name}: no such key; did you mean {near} in [{}]?", field.section);
     }
@@ -197,22 +220,31 @@ fn unknown_key(section: &str, name: &str) -> String {
     format!("[{section}] {name}: no such key; [{section}] has {}", keys.join(", "))
 }
 
-fn unknown_at_top(name: &str, is_table: bool) -> String {
+fn unknown_at_top(program: Program, name: &str, is_table: bool) -> String {
     if !is_table {
-        if let Some(field) = FIELDS.iter().find(|field| field.key == name) {
+        if let Some(field) = program.fields().find(|field| field.key == name) {
             return format!("{name} stands before any section; it belongs in [{}]", field.section);
         }
-        if let Some(near) = nearest(name, FIELDS.iter().map(|field| field.key))
-            && let Some(field) = FIELDS.iter().find(|field| field.key == near)
+        if let Some(near) = nearest(name, program.fields().map(|field| field.key))
+            && let Some(field) = program.fields().find(|field| field.key == near)
         {
             return format!("{name}: no such key; did you mean {near} in [{}]?", field.section);
         }
         return format!("{name}: no such key");
     }
-    match nearest(name, SECTIONS.iter().map(|section| section.name)) {
+    if let Some(section) = SECTIONS.iter().find(|section| section.name == name)
+        && let Some(other) = section.programs.first()
+    {
+        return format!(
+            "[{name}]: a section of `adit {}`, and this is a file of `adit {}`",
+            other.as_str(),
+            program.as_str()
+        );
+    }
+    match nearest(name, program.sections().map(|section| section.name)) {
         Some(near) => format!("[{name}]: no such section; did you mean [{near}]?"),
         None => {
-            let names: Vec<_> = SECTIONS.iter().map(|section| format!("[{}]", section.name)).collect();
+            let names: Vec<_> = program.sections().map(|section| format!("[{}]", section.name)).collect();
             format!("[{name}]: no such section; there are {}", names.join(", "))
         }
     }
@@ -238,7 +270,11 @@ mod tests {
     use super::*;
 
     fn messages(text: &str) -> Vec<(Option<usize>, String)> {
-        read(text).problems.into_iter().map(|problem| (problem.line, problem.message)).collect()
+        read(text, Program::Pool)
+            .problems
+            .into_iter()
+            .map(|problem| (problem.line, problem.message))
+            .collect()
     }
 
     #[test]
@@ -262,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn each_program_has_its_own_sections() {
+        assert_eq!(program_of("[tp]\nlisten = \"127.0.0.1:1\"\n"), Program::Tp);
+        for text in ["[pool]\n", "", "[tp]\n[pool]\n", "[[["] {
+            assert_eq!(program_of(text), Program::Pool, "{text}");
+        }
+        let text = "[pool]\npayout = \"raw(51)\"\n[tp]\nlisten = \"127.0.0.1:1\"\n";
+        let found = messages(text);
+        let wrong = "[tp]: a section of `adit tp`, and this is a file of `adit pool`".to_owned();
+        assert_eq!(found, [(Some(3), wrong)]);
+        let reading = read("[tp]\nlisten = \"127.0.0.1:1\"\n[clients]\nclients_max = 3\n", Program::Tp);
+        assert_eq!(reading.problems, []);
+        assert_eq!(reading.settings.clients.clients_max, 3);
+        let wrong = read("[clients]\nshares_per_minute = 6\n", Program::Tp).problems;
+        assert!(!wrong[0].message.contains("vardiff"), "{}", wrong[0].message);
+    }
+
+    #[test]
     fn secrets_are_not_repeated() {
         let long = "k".repeat(200);
         let found =
@@ -281,14 +334,14 @@ mod tests {
             "pool.listen = []",
             "a.b.c = 1",
         ] {
-            assert!(!read(text).problems.is_empty(), "{text:?}");
+            assert!(!read(text, Program::Pool).problems.is_empty(), "{text:?}");
         }
     }
 
     #[test]
     fn numbers_have_bases_and_underscores() {
-        let reading =
-            read("[pool]\npayout = \"raw(51)\"\nnode_id = 0xff\n[limits]\nconnections_max = 200_000\n");
+        let text = "[pool]\npayout = \"raw(51)\"\nnode_id = 0xff\n[limits]\nconnections_max = 200_000\n";
+        let reading = read(text, Program::Pool);
         assert_eq!(reading.problems, []);
         assert_eq!((reading.settings.pool.node_id, reading.settings.limits.connections_max), (255, 200_000));
     }

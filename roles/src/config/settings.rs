@@ -58,11 +58,53 @@ impl Field {
     }
 }
 
+/// What reads a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `adit pool`.
+    Pool,
+    /// `adit tp`.
+    Tp,
+}
+
+impl Program {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Pool, Self::Tp];
+
+    /// Its command, which is also the section that only its files have.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Tp => "tp",
+        }
+    }
+
+    /// What it is, for a person.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Tp => "template provider",
+        }
+    }
+
+    /// The sections of its files, in the order of the reference.
+    pub fn sections(self) -> impl Iterator<Item = &'static Section> {
+        SECTIONS.iter().filter(move |section| section.programs.contains(&self))
+    }
+
+    /// The keys of its files, in the order of the reference.
+    pub fn fields(self) -> impl Iterator<Item = &'static Field> {
+        self.sections().flat_map(|section| FIELDS.iter().filter(|field| field.section == section.name))
+    }
+}
+
 /// A section of the file.
 #[derive(Clone, Copy, Debug)]
 pub struct Section {
     /// Its name.
     pub name: &'static str,
+    /// Whose files have it.
+    pub programs: &'static [Program],
     /// What it is about, line by line.
     pub what: &'static [&'static str],
     /// How many tables of this name a file may have: `[NAME]` once, or `[[NAME]]` before each of several.
@@ -106,11 +148,13 @@ macro_rules! settings {
     (@type $Struct:ident $max:expr) => { Vec<$Struct> };
     (@default $Struct:ident) => { $Struct::default() };
     (@default $Struct:ident $max:expr) => { vec![$Struct::default()] };
+    (@programs) => { &Program::ALL };
+    (@programs $program:ident) => { &[Program::$program] };
     (@max) => { 1 };
     (@max $max:expr) => { $max };
     ($(
         $(#[doc = $section_doc:literal])+
-        $section:ident: $Struct:ident $([up to $max:expr])? {
+        $section:ident: $Struct:ident $([up to $max:expr])? $(in $program:ident)? {
             $(
                 $(#[doc = $what:literal])+
                 $key:ident: $ty:ty = $default:expr, $kind:expr, $presence:expr, unit $unit:literal, cost $cost:literal
@@ -171,6 +215,7 @@ macro_rules! settings {
         /// The sections, in the order of the reference.
         pub const SECTIONS: &[Section] = &[$(Section {
             name: stringify!($section),
+            programs: settings!(@programs $($program)?),
             what: &[$($section_doc),+],
             tables_max: settings!(@max $($max)?),
             open: |settings, number| {
@@ -275,7 +320,7 @@ const DAY_S: i64 = 86_400;
 
 settings! {
     /// What the pool is: where it listens and whom it pays.
-    pool: PoolSettings {
+    pool: PoolSettings in Pool {
         /// Address on which miners are accepted.
         listen: SocketAddr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 34254), Kind::Address, Presence::Default,
             unit "IP:port", cost "none";
@@ -305,7 +350,7 @@ settings! {
     }
 
     /// The threads that serve miners.
-    engine: EngineSettings {
+    engine: EngineSettings in Pool {
         /// CPUs that serve miners, one shard (a pinned thread) each. `auto` takes every CPU that the process may use, but
         /// leaves one to the node and the rest of the program if there are more than two.
         cpus: Cpus = Cpus::Auto, Kind::Cpus, Presence::Default,
@@ -315,24 +360,97 @@ settings! {
             unit "name", cost "anything but `auto` can be slower by an order of magnitude";
     }
 
-    /// The key that proves to miners that this is the pool they mean, and the certificate that the pool shows.
+    /// What the template provider is: where it listens.
+    tp: TpSettings in Tp {
+        /// Address on which pools and job declarators are accepted.
+        listen: SocketAddr = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 8442), Kind::Address, Presence::Default,
+            unit "IP:port", cost "none";
+        /// Host name or IP address under which clients reach the provider. It only appears in the line that tells how to
+        /// point a client at it.
+        public_host: Option<String> = None, Kind::Text { len_max: 253 }, Presence::Optional("\"tp.example.org\""),
+            unit "host", cost "none";
+        /// How long connections may take to end when the provider is stopped. They are served for another second, or half of
+        /// this if that is less; then they are told, and what arrives until they close is still judged.
+        shutdown_grace_s: f64 = 5.0, Kind::Number { min: 0.0, max: 60.0 }, Presence::Default,
+            unit "seconds", cost "a stop takes up to this long";
+    }
+
+    /// What strangers and clients can make the template provider do or keep.
+    clients: ClientsSettings in Tp {
+        /// Clients: pools and job declarators.
+        clients_max: u32 = 256, Kind::Integer { min: 1, max: 10_000 }, Presence::Default,
+            unit "connections", cost "CPU for each template, and what `send_buffer_bytes_max` says";
+        /// Connections from one IPv4 address, or from one /64 of IPv6.
+        clients_per_address_max: u32 = 64, Kind::Integer { min: 1, max: 10_000 }, Presence::Default,
+            unit "connections", cost "one address can take this share of `clients_max`";
+        /// Handshakes in a second, in all. Others wait; addresses take turns.
+        handshakes_per_second_max: u32 = 200, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
+            unit "handshakes per second", cost "each takes about 90 us of a CPU, so this is what strangers can take";
+        /// From the connection to the last byte of the client's part of the handshake.
+        handshake_timeout_s: f64 = EngineLimits::default().handshake_timeout.as_secs_f64(), Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "strangers hold a place for this long";
+        /// From the handshake to SetupConnection.
+        setup_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "a silent peer holds a place for this long";
+        /// From SetupConnection to CoinbaseOutputConstraints. A client that has sent them may be silent for good.
+        constraints_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "a peer that wants no templates holds a place for this long";
+        /// Constraint classes: clients whose templates leave the same room. More clients with other constraints get the
+        /// templates of the smallest class that leaves enough, or are closed.
+        classes_max: usize = 16, Kind::Integer { min: 1, max: 64 }, Presence::Default,
+            unit "classes", cost "a template of the node for each, again with every change";
+        /// Bytes of outputs that a client may ask room for.
+        max_additional_size_max: u32 = 100_000, Kind::Integer { min: 100, max: 900_000 }, Presence::Default,
+            unit "bytes", cost "fees: room that is left free holds no transactions";
+        /// How long templates of a tip are kept after the next.
+        stale_retention_s: f64 = 10.0, Kind::Number { min: 0.0, max: 600.0 }, Presence::Default,
+            unit "seconds", cost "memory for the transactions of old templates";
+        /// Requests for a template's transactions of one client that wait for an answer. More are refused.
+        requests_max: usize = 8, Kind::Integer { min: 1, max: 1_000 }, Presence::Default,
+            unit "requests per connection", cost "megabytes of answers for each";
+        /// How long such a request may wait for the node.
+        request_timeout_s: f64 = 30.0, Kind::Number { min: 0.1, max: 600.0 }, Presence::Default,
+            unit "seconds", cost "none";
+        /// Errors and changed constraints of one client within `errors_window_s` before it is closed.
+        errors_max: u32 = 32, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
+            unit "errors per connection", cost "CPU spent on a faulty peer; templates for constraints that change";
+        /// See `errors_max`.
+        errors_window_s: f64 = 60.0, Kind::Number { min: 1.0, max: 86_400.0 }, Presence::Default,
+            unit "seconds", cost "none";
+        /// Bytes that may wait for one slow reader before it is closed. A template's transactions are up to four million.
+        send_buffer_bytes_max: usize = 16 << 20, Kind::Integer { min: 4 << 20, max: 1 << 30 }, Presence::Default,
+            unit "bytes per connection", cost "memory, for each reader that is slow";
+        /// Bytes that may wait for all clients. If more do, those for whom most waits are closed.
+        send_buffer_bytes_in_all_max: usize = 256 << 20, Kind::Integer { min: 4 << 20, max: 1 << 40 }, Presence::Default,
+            unit "bytes", cost "up to twice as much memory, if many readers are slow at once";
+        /// How long a connection that is being closed may take to read what was left for it.
+        close_timeout_s: f64 = EngineLimits::default().close_timeout.as_secs_f64(), Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
+            unit "seconds", cost "a peer that does not read holds a place for this long";
+        /// How long the kernel tries to deliver what a peer does not acknowledge.
+        delivery_timeout_s: f64 = EngineLimits::default().delivery_timeout.as_secs_f64(), Kind::Number { min: 1.0, max: 3_600.0 }, Presence::Default,
+            unit "seconds", cost "a peer that is gone holds a place for this long";
+        /// Lines in the log for one kind of event. More are counted and summed up in one line.
+        log_lines_per_second_max: u32 = EngineLimits::default().log_lines_per_second_max, Kind::Integer { min: 1, max: 100_000 }, Presence::Default,
+            unit "lines per second and kind", cost "disk, if something goes wrong often";
+    }
+
+    /// The key that proves to clients that this is the server they mean, and the certificate that it shows.
     ///
-    /// Either give the authority's secret (`secret_key_file` or `secret_key`): certificates are then made and renewed by
-    /// the pool. Or keep the secret on another machine and give `public_key`, `static_key_file` and `certificate_file`: the
+    /// Either give the authority's secret (`secret_key_file` or `secret_key`): certificates are then made and renewed here. Or keep the secret on another machine and give `public_key`, `static_key_file` and `certificate_file`: the
     /// certificate is made there with `adit key certify` and picked up here without a restart.
     authority: AuthoritySettings {
-        /// The authority's public key, as miners write it. Needed without a secret; beside a secret it is compared with it.
+        /// The authority's public key, as clients write it. Needed without a secret; beside a secret it is compared with it.
         public_key: Option<String> = None, Kind::Text { len_max: 96 },
             Presence::Optional("\"9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72\""),
             unit "base58check", cost "none";
         /// File with the authority's secret key, made by `adit key generate`; readable by its owner only.
         secret_key_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"authority.key\""),
-            unit "path", cost "whoever breaks into this machine can pose as the pool for good";
+            unit "path", cost "whoever breaks into this machine can pose as this server for good";
         /// The authority's secret key itself. The configuration file must then be readable by its owner only.
         secret_key: Option<Secret> = None, Kind::Secret { len_max: 96 },
             Presence::Optional("\"mkD...\""),
             unit "base58check", cost "as `secret_key_file`, and the secret is wherever this file is copied";
-        /// File with the pool's static key, made by `adit key generate --static`; readable by its owner only. Needed without
+        /// File with the server's static key, made by `adit key generate --static`; readable by its owner only. Needed without
         /// a secret; beside a secret a new key is made at each start unless this is given.
         static_key_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"static.key\""),
             unit "path", cost "none";
@@ -340,13 +458,13 @@ settings! {
         /// once on SIGHUP.
         certificate_file: Option<PathBuf> = None, Kind::Path, Presence::Optional("\"pool.cert\""),
             unit "path", cost "the certificate must be renewed by hand before it expires";
-        /// How long certificates made by the pool are valid. They are renewed after half of it.
+        /// How long certificates made here are valid. They are renewed after half of it.
         certificate_validity_s: u32 = 86_400, Kind::Integer { min: 60, max: 365 * DAY_S }, Presence::Default,
             unit "seconds", cost "a static key that was stolen can be used for this long";
     }
 
     /// How hard shares are.
-    vardiff: VardiffSettings {
+    vardiff: VardiffSettings in Pool {
         /// Shares that a channel shall find.
         shares_per_minute: f64 = 6.0, Kind::Number { min: 0.01, max: 1e9 }, Presence::Default,
             unit "shares per minute and channel", cost "bandwidth and CPU in proportion; more makes hash rates known sooner";
@@ -364,7 +482,7 @@ settings! {
     }
 
     /// What miners work on.
-    jobs: JobsSettings {
+    jobs: JobsSettings in Pool {
         /// The longest time without a new job. A new job takes new targets into effect.
         interval_s: f64 = 30.0, Kind::Number { min: 1.0, max: 600.0 }, Presence::Default,
             unit "seconds", cost "a job message to every channel for each interval";
@@ -378,7 +496,7 @@ settings! {
     }
 
     /// What strangers and miners can make the pool do or keep.
-    limits: LimitsSettings {
+    limits: LimitsSettings in Pool {
         /// Connections in all.
         connections_max: u32 = EngineLimits::default().connections_max, Kind::Integer { min: 1, max: 10_000_000 }, Presence::Default,
             unit "connections", cost "about 0.5 KB in the process and 4.3 KB in the kernel for each open connection";

@@ -24,6 +24,11 @@ impl TemplateTransactions {
         self.0.iter().map(|raw| &**raw)
     }
 
+    /// The serialised transactions in block order, shared.
+    pub fn shared(&self) -> Arc<[Arc<[u8]>]> {
+        Arc::clone(&self.0)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

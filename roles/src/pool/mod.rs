@@ -18,7 +18,7 @@ use crate::config::PoolConfig;
 use crate::nodes::{self, TemplateSource};
 use crate::role::feed::Fed;
 pub use crate::role::{BlockReport, Btc, Finder, OnBlock, RoleError};
-use crate::role::{Role, open_journal, server_url};
+use crate::role::{Crowd, Role, open_journal, server_url};
 
 pub use status::{HashRate, Meter, Status};
 
@@ -62,18 +62,18 @@ impl Pool {
         let reserve = config.payout.constraints().reserve();
         let authority = config.authority.public_key();
         let grace = Duration::from_secs_f64(config.settings.pool.shutdown_grace_s);
-        let mut role = Role::start(engine_config, config.authority, source)?;
+        let mut role = Role::start(engine_config, config.authority, source, Crowd::Many)?;
         let running = role.running();
         let url =
             server_url(config.settings.pool.public_host.as_deref(), running.engine.local_addr(), authority);
         let solutions = running.engine.outputs();
-        role.start_blocks(solutions, journal, recovery, on_block)?;
+        drop(role.start_blocks(solutions, journal, recovery, on_block)?);
         let running = role.running();
         running.source.want(POOL_CLASS, reserve);
         let (engine, source) = (Arc::clone(&running.engine), running.source.name().to_owned());
         role.start_feed(move |fed| match fed {
-            Fed::Template(update) => engine.send_update(update),
-            Fed::Refused { reason } => {
+            Fed::Template { update, .. } => engine.send_update(update),
+            Fed::Refused { reason, .. } => {
                 error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
             }
         })?;

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::time::Instant;
 
-use adit_engine::EngineHandle;
+use adit_engine::{EngineHandle, Latency};
 use adit_proto::mining::server::ShareError;
 use tracing::info;
 
 use crate::nodes::{SourceStanding, TemplateSource};
 use crate::role::blocks::Tally;
-use crate::role::feed::ChainState;
+use crate::role::feed::{self, ChainState};
 
 /// Hashes behind a share of difficulty 1, on average.
 const HASHES_PER_DIFFICULTY: f64 = 4_294_967_296.0;
@@ -64,6 +64,9 @@ pub struct Status {
     pub blocks_accepted: u64,
     /// Blocks that came to nothing, since the start.
     pub blocks_lost: u64,
+    /// From a tip handed over by the source to the last byte of its SetNewPrevHash with the kernel, for each connection, since
+    /// the start.
+    pub tips: Latency,
     /// Height of the tip.
     pub height: u32,
     /// Whether the template source can be used; of several, any.
@@ -99,6 +102,7 @@ impl Status {
                 .collect(),
             blocks_accepted: tally.accepted(),
             blocks_lost: tally.lost(),
+            tips: engine.tip_latencies().sent,
             height: chain.height(),
             source_is_up: chain.is_up(),
             sources: source.standings(),
@@ -119,15 +123,7 @@ impl Status {
 
     /// Which template sources can be used: `up` or `down`, or `cellar serves, attic is down` for several.
     pub fn source(&self) -> String {
-        match self.sources.as_slice() {
-            [] if self.source_is_up => "up".to_owned(),
-            [] => "down".to_owned(),
-            sources => {
-                let sources: Vec<_> =
-                    sources.iter().map(|it| format!("{} {}", it.name, it.standing)).collect();
-                sources.join(", ")
-            }
-        }
+        feed::describe(self.source_is_up, &self.sources)
     }
 
     /// Writes the status line.
@@ -142,6 +138,7 @@ impl Status {
             rejected_by_code = self.rejected_by_code(),
             blocks = self.blocks_accepted,
             height = self.height,
+            tips = self.tips.to_string(),
             source = self.source(),
             "status"
         );

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use adit_proto::distribution::server::ClassId;
 use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::{Receiver, select_biased};
 use tracing::{debug, info, warn};
 
-use crate::nodes::SourceUpdate;
+use crate::nodes::{SourceStanding, SourceUpdate};
 
 /// What the source last said of the chain.
 #[derive(Debug, Default)]
@@ -26,13 +27,25 @@ impl ChainState {
     }
 }
 
-/// What a source says of the templates.
+/// Which template sources can be used: `up` or `down`, or `cellar serves, attic is down` for several.
+pub(crate) fn describe(is_up: bool, sources: &[SourceStanding]) -> String {
+    match sources {
+        [] if is_up => "up".to_owned(),
+        [] => "down".to_owned(),
+        sources => {
+            let sources: Vec<_> = sources.iter().map(|it| format!("{} {}", it.name, it.standing)).collect();
+            sources.join(", ")
+        }
+    }
+}
+
+/// What a source says to a class of reserve.
 #[derive(Clone, Debug)]
 pub(crate) enum Fed {
     /// A template or a tip.
-    Template(TemplateUpdate),
+    Template { class: ClassId, update: TemplateUpdate },
     /// The room cannot be left; why, and what to change.
-    Refused { reason: String },
+    Refused { class: ClassId, reason: String },
 }
 
 /// Takes the source's reports, in order.
@@ -75,8 +88,8 @@ impl Feeder {
                     "template source down: the last template is served until it is back, blocks wait in the journal"
                 );
             }
-            SourceUpdate::Template { update, .. } => return Some(Fed::Template(update)),
-            SourceUpdate::Refused { reason, .. } => return Some(Fed::Refused { reason }),
+            SourceUpdate::Template { class, update } => return Some(Fed::Template { class, update }),
+            SourceUpdate::Refused { class, reason } => return Some(Fed::Refused { class, reason }),
             SourceUpdate::BlockConnected { height, hash, .. } => {
                 self.chain.height.store(height, Ordering::Relaxed);
                 debug!(height, %hash, "new tip");

@@ -36,6 +36,7 @@ use crate::utc::Utc;
 pub use blocks::{BlockReport, Btc, Finder, OnBlock};
 use blocks::{Stopping, Tally};
 pub use error::RoleError;
+pub(crate) use events::Crowd;
 use feed::{ChainState, Fed};
 
 /// How long a stop waits for the role's own threads: for the source's answers and the journal's disk.
@@ -80,6 +81,7 @@ impl<S: Service> Role<S> {
         config: EngineConfig<C>,
         authority: Authority,
         source: Box<dyn TemplateSource>,
+        clients: Crowd,
     ) -> Result<Self, RoleError> {
         let (renewal, identity) = Renewal::start(authority, Utc::now()).map_err(RoleError::Identity)?;
         let engine = Engine::start(config, identity).map_err(RoleError::Engine)?;
@@ -103,7 +105,7 @@ impl<S: Service> Role<S> {
             draining: Vec::new(),
         };
         // From here on a failure drops the role, which ends and joins what was started.
-        role.drain("log", move || events::write(&events))?;
+        role.drain("log", move || events::write(&events, clients))?;
         Ok(role)
     }
 
@@ -114,7 +116,7 @@ impl<S: Service> Role<S> {
         journal: Journal,
         recovery: Recovery,
         on_block: OnBlock,
-    ) -> Result<(), RoleError> {
+    ) -> Result<blocks::Records, RoleError> {
         let Running { source, tally, stopping, .. } = self.running();
         let ends = blocks::Ends {
             solutions,
@@ -122,11 +124,12 @@ impl<S: Service> Role<S> {
             tally: Arc::clone(tally),
             stopping: Arc::clone(stopping),
         };
-        let blocks::Parts { submitter, outcomes, recorder } =
+        let blocks::Parts { submitter, outcomes, recorder, records } =
             blocks::parts(ends, journal, recovery, on_block);
         self.drain("blocks", move || submitter.run())?;
         self.drain("outcomes", move || outcomes.run())?;
-        self.drain("recorder", move || recorder.run())
+        self.drain("recorder", move || recorder.run())?;
+        Ok(records)
     }
 
     /// Starts what takes the source's reports.
@@ -137,8 +140,7 @@ impl<S: Service> Role<S> {
             updates: running.source.updates(),
             chain: Arc::clone(&running.chain),
         };
-        let stopped = self.stopped.clone();
-        self.feed("templates", move || feeder.run(&stopped, take))
+        self.feed("templates", move |stopped| feeder.run(&stopped, take))
     }
 
     /// Starts what happens by the clock: certificates, and `status` every so many seconds, 0 for never.
@@ -151,12 +153,17 @@ impl<S: Service> Role<S> {
         let engine = Arc::clone(&self.running().engine);
         let show = move |identity| engine.set_identity(identity);
         let upkeep = upkeep::Upkeep { show, renewal, status, status_interval_s };
-        self.feed("upkeep", move || upkeep.run(&inbox))
+        self.feed("upkeep", move |_| upkeep.run(&inbox))
     }
 
-    /// Starts a thread that uses the engine and ends when it is told.
-    fn feed(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), RoleError> {
-        self.feeding.push(spawn(name, run)?);
+    /// Starts a thread that uses the engine and ends when what it is given is disconnected.
+    pub(crate) fn feed(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(Receiver<()>) + Send + 'static,
+    ) -> Result<(), RoleError> {
+        let stopped = self.stopped.clone();
+        self.feeding.push(spawn(name, move || run(stopped))?);
         Ok(())
     }
 

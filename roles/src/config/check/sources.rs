@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::Findings;
-use crate::config::{Chain, FIELDS, Settings, SourceKind, TemplateSourceSettings};
+use crate::config::{Chain, FIELDS, Program, Settings, SourceKind, TemplateSourceSettings};
 
 pub(super) fn check(settings: &Settings, findings: &mut Findings) {
     let names = settings.source_names();
@@ -82,8 +82,14 @@ fn check_embedded(settings: &Settings, number: usize, findings: &mut Findings) {
         findings.source_problem(number, "rpc_listen", wrong);
     }
     // Port 0 stands for any free one.
-    if address == settings.pool.listen && address.port() != 0 {
-        findings.source_problem(number, "rpc_listen", "the same address as [pool] listen");
+    let program = findings.program;
+    let listen = match program {
+        Program::Pool => settings.pool.listen,
+        Program::Tp => settings.tp.listen,
+    };
+    if address == listen && address.port() != 0 {
+        let wrong = format!("the same address as [{}] listen", program.as_str());
+        findings.source_problem(number, "rpc_listen", wrong);
     }
     for key in missing_login(source) {
         let wrong = "missing or empty, but rpc_listen is set: whoever may log in must be named";

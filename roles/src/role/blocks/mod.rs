@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
-use crossbeam::channel::{Receiver, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use tracing::error;
 
 use crate::journal::{EntryId, Journal, JournalEntry, Recovery};
@@ -141,6 +141,19 @@ pub(in crate::role) struct Stopping {
     pub(in crate::role) engine_ended: AtomicBool,
 }
 
+/// A way to the journal for what cannot be submitted.
+pub(crate) struct Records(Sender<Record>);
+
+impl Records {
+    /// Writes what is known of a solution that comes to nothing, with the reason. Whether there was room for it.
+    pub(crate) fn record_refused(&self, solution: Solution, reason: String) -> bool {
+        let (hash, solution) = (solution.digest, Arc::new(solution));
+        let outcome = Submission::Rejected { reason };
+        let orders = [Record::Found { solution, transactions: None }, Record::Settled { hash, outcome }];
+        orders.into_iter().all(|order| self.0.try_send(order).is_ok())
+    }
+}
+
 /// Where solutions come from and go to.
 pub(super) struct Ends {
     pub(super) solutions: Receiver<Box<Solution>>,
@@ -154,6 +167,7 @@ pub(super) struct Parts {
     pub(super) submitter: Submitter,
     pub(super) outcomes: Outcomes,
     pub(super) recorder: Recorder,
+    pub(super) records: Records,
 }
 
 /// Makes the parts. Solutions that an earlier run did not settle are offered first.
@@ -172,7 +186,7 @@ pub(super) fn parts(ends: Ends, journal: Journal, recovery: Recovery, on_block: 
     let recorder =
         Recorder::new(journal, orders, unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id)));
     unsettled.into_iter().for_each(|(_, entry)| outcomes.keep_recovered(entry));
-    Parts { submitter, outcomes, recorder }
+    Parts { submitter, outcomes, recorder, records: Records(records) }
 }
 
 /// What the journal holds without outcome: the newest, which have the best chances, oldest first.
