@@ -2,6 +2,7 @@
 //! node, not of the pool.
 
 mod bitcoin_node;
+mod core_ipc;
 mod mining;
 mod refusals;
 mod transactions;

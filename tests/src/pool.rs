@@ -1,4 +1,4 @@
-//! `adit pool` on a regtest chain of its own, with the embedded node's JSON-RPC, as a process.
+//! `adit pool` as a process: on a regtest chain of its own, with the embedded node's JSON-RPC, or on a Bitcoin Core.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use adit_codec::url::PoolUrl;
 use tempfile::TempDir;
 
+use crate::node::BitcoinNode;
 use crate::process::{PATIENCE, Program, own_program};
 use crate::rpc::Node;
 
@@ -23,7 +24,7 @@ pub struct Pool {
     pub program: Program,
     /// Where miners connect.
     pub url: PoolUrl,
-    /// The embedded node.
+    /// The node's JSON-RPC.
     pub node: Node,
     directory: TempDir,
 }
@@ -36,26 +37,26 @@ impl Pool {
 
     /// Starts a pool in a directory that an earlier one may have left.
     pub fn start_in(directory: TempDir, settings: &str) -> Self {
-        let path = directory.path();
-        let config = path.join("pool.toml");
-        std::fs::write(&config, configuration(path, settings)).expect("the directory can be written to");
-        // It holds a password: the pool insists that only its owner reads it.
-        let owner_only = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(&config, owner_only).expect("the file is ours");
-        let adit = own_program("adit");
-        let key = path.join("authority.key");
-        if !key.exists() {
-            let key = key.to_str().expect("temporary paths are text");
-            let mut generate = Program::start(&adit, &["key", "generate", "--out", key]);
-            assert!(generate.wait(PATIENCE).success(), "{:?}", generate.lines());
-        }
-        let config = config.to_str().expect("temporary paths are text");
-        let mut program = Program::start(&adit, &["pool", "--config", config]);
+        let mut program = launch(&directory, &[EMBEDDED, settings]);
         let rpc = program.wait_for("the node's JSON-RPC", PATIENCE, |line| {
             let (_, address) = line.split_once("JSON-RPC of the embedded node")?.1.split_once("address=")?;
             Some(address.trim().to_owned())
         });
-        let node = Node::at(&rpc);
+        Self::reached(program, Node::at(&rpc), directory)
+    }
+
+    /// Starts a pool on a Bitcoin Core. `source` are the lines of its template source.
+    pub fn start_on(node: &BitcoinNode, source: &str, settings: &str) -> Self {
+        Self::start_on_in(TempDir::new().expect("a temporary directory"), node, source, settings)
+    }
+
+    /// As [`start_on`](Self::start_on), in a directory that an earlier pool may have left.
+    pub fn start_on_in(directory: TempDir, node: &BitcoinNode, source: &str, settings: &str) -> Self {
+        let program = launch(&directory, &[source, settings]);
+        Self::reached(program, node.rpc.clone(), directory)
+    }
+
+    fn reached(mut program: Program, node: Node, directory: TempDir) -> Self {
         let url = program.wait_for_word("stratum2+tcp://").parse().expect("the pool prints its URL");
         Self { program, url, node, directory }
     }
@@ -106,29 +107,53 @@ impl Pool {
     }
 }
 
-fn configuration(directory: &Path, settings: &str) -> String {
-    let at = |name: &str| format!("\"{}\"", directory.join(name).display());
-    let mut sections: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
-    let mut set = |section, key, value| {
-        sections.entry(section).or_default().insert(key, value);
-    };
-    set("pool", "listen", "\"127.0.0.1:0\"".to_owned());
-    set("pool", "payout", format!("\"{PAYOUT_ANYONE}\""));
-    set("authority", "secret_key_file", at("authority.key"));
-    set("template_source", "chain", "\"regtest\"".to_owned());
-    set("template_source", "data_dir", at("node"));
-    set("template_source", "rpc_listen", "\"127.0.0.1:0\"".to_owned());
-    set("template_source", "rpc_user", "\"adit\"".to_owned());
-    set("template_source", "rpc_password", "\"adit\"".to_owned());
-    set("journal", "dir", at("journal"));
-    // The tests ask for more shares than a CPU finds at the default's difficulty.
-    set("vardiff", "difficulty_min", "0.0".to_owned());
-    set("engine", "cpus", "[0, 1]".to_owned());
-    set("log", "level", "\"debug\"".to_owned());
-    for line in settings.lines().map(str::trim).filter(|line| !line.is_empty()) {
+/// The settings of the embedded node.
+const EMBEDDED: &str = "
+    template_source.data_dir = \"{dir}/node\"
+    template_source.rpc_listen = \"127.0.0.1:0\"
+    template_source.rpc_user = \"adit\"
+    template_source.rpc_password = \"adit\"
+";
+
+/// The settings of every pool; later ones take their place. The tests ask for more shares than a CPU finds at the default's
+/// difficulty.
+const COMMON: &str = "
+    pool.listen = \"127.0.0.1:0\"
+    authority.secret_key_file = \"{dir}/authority.key\"
+    template_source.chain = \"regtest\"
+    journal.dir = \"{dir}/journal\"
+    vardiff.difficulty_min = 0.0
+    engine.cpus = [0, 1]
+    log.level = \"debug\"
+";
+
+fn launch(directory: &TempDir, settings: &[&str]) -> Program {
+    let path = directory.path();
+    let config = path.join("pool.toml");
+    std::fs::write(&config, configuration(path, settings)).expect("the directory can be written to");
+    // It holds a password: the pool insists that only its owner reads it.
+    let owner_only = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(&config, owner_only).expect("the file is ours");
+    let adit = own_program("adit");
+    let key = path.join("authority.key");
+    if !key.exists() {
+        let key = key.to_str().expect("temporary paths are text");
+        let mut generate = Program::start(&adit, &["key", "generate", "--out", key]);
+        assert!(generate.wait(PATIENCE).success(), "{:?}", generate.lines());
+    }
+    let config = config.to_str().expect("temporary paths are text");
+    Program::start(&adit, &["pool", "--config", config])
+}
+
+/// A configuration of lines `section.key = value`, of which the last of a key counts. `{dir}` is the pool's directory.
+fn configuration(directory: &Path, settings: &[&str]) -> String {
+    let payout = format!("pool.payout = \"{PAYOUT_ANYONE}\"");
+    let mut sections: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
+    let lines = [COMMON, &payout].into_iter().chain(settings.iter().copied()).flat_map(str::lines);
+    for line in lines.map(str::trim).filter(|line| !line.is_empty()) {
         let (name, value) = line.split_once(" = ").expect("section.key = value");
         let (section, key) = name.split_once('.').expect("section.key = value");
-        set(section, key, value.to_owned());
+        sections.entry(section).or_default().insert(key, value);
     }
     let mut text = String::new();
     for (section, keys) in sections {
@@ -137,5 +162,5 @@ fn configuration(directory: &Path, settings: &str) -> String {
             text.push_str(&format!("{key} = {value}\n"));
         }
     }
-    text
+    text.replace("{dir}", directory.to_str().expect("temporary paths are text"))
 }
