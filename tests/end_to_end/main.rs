@@ -3,6 +3,7 @@
 
 mod bitcoin_node;
 mod core_ipc;
+mod core_rpc;
 mod mining;
 mod refusals;
 mod transactions;

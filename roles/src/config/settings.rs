@@ -313,7 +313,8 @@ choice! {
 pub const SOURCES_MAX: usize = 8;
 
 /// The kinds of template sources that can be started.
-const KINDS: &[&str] = &[SourceKind::Embedded.as_str(), SourceKind::CoreIpc.as_str()];
+const KINDS: &[&str] =
+    &[SourceKind::Embedded.as_str(), SourceKind::CoreIpc.as_str(), SourceKind::CoreRpc.as_str()];
 
 /// The longest time that a setting takes, in seconds: a day.
 const DAY_S: i64 = 86_400;
@@ -572,6 +573,7 @@ settings! {
     template_source: TemplateSourceSettings [up to SOURCES_MAX] {
         /// `embedded`: a node in this process, Bitcoin Core's own validation on a private chain.
         /// `core-ipc`: a Bitcoin Core on this machine, 31.0 or newer, that was started as `bitcoin-node -ipcbind=unix`.
+        /// `core-rpc`: a Bitcoin Core anywhere, over its JSON-RPC.
         kind: SourceKind = SourceKind::Embedded, Kind::Choice(KINDS), Presence::Default,
             unit "name", cost "none";
         /// What the log calls it. By default its kind, with a number if there are several.
@@ -612,9 +614,10 @@ settings! {
         /// Password of the JSON-RPC server. The configuration file must then be readable by its owner only.
         rpc_password: Option<Secret> = None, Kind::Secret { len_max: 128 }, Presence::Optional("\"...\""),
             unit "text", cost "none", only for "embedded" "core-rpc";
-        /// How often the node is asked for its tip, where it does not answer to long polls.
-        poll_interval_s: f64 = 1.0, Kind::Number { min: 0.05, max: 60.0 }, Presence::Default,
-            unit "seconds", cost "shorter: load of the node; longer: work on an old tip", only for "core-rpc";
+        /// How often the node is asked for its tip, beside the long poll that brings a new tip's template: until it is there,
+        /// miners work on an empty one.
+        poll_interval_s: f64 = 0.2, Kind::Number { min: 0.05, max: 60.0 }, Presence::Default,
+            unit "seconds", cost "shorter: a small call to the node each time; longer: work on an old tip while the node makes a template", only for "core-rpc";
         /// A template provider's address and its authority key.
         url: Option<String> = None, Kind::Text { len_max: 512 },
             Presence::Optional("\"stratum2+tcp://provider.example.org:8442/9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72\""),

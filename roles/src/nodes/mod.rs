@@ -10,7 +10,9 @@
 //! (`store`), and a solution of a template that was forgotten is answered as such.
 
 mod block;
+mod coinbase;
 pub mod core_ipc;
+pub mod core_rpc;
 pub mod embedded;
 pub mod failover;
 mod feed;

@@ -1,12 +1,14 @@
 //! From settings to a template source.
 
 use std::fmt;
+use std::time::Duration;
 
 use adit_codec::url::ServerUrl;
 use bitcoin::Network;
 
 use super::TemplateSource;
 use super::core_ipc::{self, CoreIpcConfig, CoreIpcSource};
+use super::core_rpc::{self, CoreRpc, CoreRpcAuth, CoreRpcConfig};
 use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
 use super::failover::Failover;
 use super::sv2::{self, Sv2Config, Sv2Source};
@@ -24,6 +26,8 @@ pub enum StartError {
     CoreIpc(core_ipc::StartError),
     /// A source that takes templates from another server.
     Sv2(sv2::StartError),
+    /// A Bitcoin Core over JSON-RPC.
+    CoreRpc(core_rpc::StartError),
     /// The settings name no source that this program can start.
     Unavailable,
 }
@@ -38,6 +42,7 @@ impl fmt::Display for StartError {
             ),
             Self::CoreIpc(error) => error.fmt(f),
             Self::Sv2(error) => error.fmt(f),
+            Self::CoreRpc(error) => error.fmt(f),
             Self::Unavailable => f.write_str("the settings name no template source that can be started"),
         }
     }
@@ -65,7 +70,7 @@ fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn 
         SourceKind::Embedded => start_embedded(settings, name),
         SourceKind::CoreIpc => start_core_ipc(settings, name),
         SourceKind::Sv2 => start_sv2(settings, name),
-        _ => Err(StartError::Unavailable),
+        SourceKind::CoreRpc => start_core_rpc(settings, name),
     }
 }
 
@@ -120,4 +125,25 @@ fn start_sv2(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn 
     let ServerUrl { host, port, authority } = settings.provider().map_err(|_| StartError::Unavailable)?;
     let config = Sv2Config { name: Some(name), host, port, authority };
     Ok(Box::new(Sv2Source::start(config).map_err(StartError::Sv2)?))
+}
+
+fn start_core_rpc(
+    settings: &TemplateSourceSettings,
+    name: String,
+) -> Result<Box<dyn TemplateSource>, StartError> {
+    let auth = match settings.rpc_user.clone().zip(settings.rpc_password.clone()) {
+        Some((user, password)) => CoreRpcAuth::Password { user, password: password.0 },
+        None => CoreRpcAuth::Cookie(settings.cookie_path().ok_or(StartError::Unavailable)?),
+    };
+    let config = CoreRpcConfig {
+        name,
+        address: settings.rpc_address(),
+        auth,
+        chain: settings.chain.to_string(),
+        poll_interval: Duration::from_secs_f64(settings.poll_interval_s),
+        template_interval: settings.template_interval(),
+        fee_delta_sat: settings.fee_delta_sat,
+    };
+    let source = CoreRpc::start(config).map_err(StartError::CoreRpc)?;
+    Ok(Box::new(source))
 }

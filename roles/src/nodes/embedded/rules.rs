@@ -1,4 +1,4 @@
-//! What the two private chains' consensus rules fix for the next block: subsidy, difficulty, time, the coinbase's height.
+//! What the two private chains' consensus rules fix for the next block: subsidy, difficulty, time.
 //!
 //! Pure functions; Bitcoin Core's validation judges the blocks that come of them.
 
@@ -126,30 +126,9 @@ fn retarget(nbits: u32, timespan_s: i64, pow_limit_nbits: u32) -> u32 {
     Target::from_le_bytes(bytes).min(limit).to_nbits()
 }
 
-/// The height as the coinbase's scriptSig must begin (BIP34): the shortest push of it.
-pub(super) fn height_push(height: u32) -> Vec<u8> {
-    match height {
-        0 => vec![0x00],
-        1..=16 => vec![0x50 + height as u8],
-        _ => {
-            let mut number = height.to_le_bytes().to_vec();
-            while number.last() == Some(&0) {
-                number.pop();
-            }
-            // The top bit is the sign.
-            if number.last().is_some_and(|byte| byte & 0x80 != 0) {
-                number.push(0);
-            }
-            number.insert(0, number.len() as u8);
-            number
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitcoin::script::Builder;
     use bitcoin::{CompactTarget, Network, params::Params};
 
     const MAIN_LIMIT: u32 = 0x1d00_ffff;
@@ -214,14 +193,6 @@ mod tests {
         assert_eq!(Chain::Regtest.subsidy_sat(u32::MAX), 0);
         assert_eq!(Chain::Signet.subsidy_sat(209_999), 5_000_000_000);
         assert_eq!(Chain::Signet.subsidy_sat(210_000), 2_500_000_000);
-    }
-
-    #[test]
-    fn height_is_pushed_as_scripts_do() {
-        for height in (0..70_000).chain([8_388_607, 8_388_608, 16_777_216, 0x7fff_ffff]) {
-            let push = Builder::new().push_int(i64::from(height)).into_script();
-            assert_eq!(height_push(height), push.as_bytes(), "{height}");
-        }
     }
 
     #[test]

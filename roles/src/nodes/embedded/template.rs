@@ -1,31 +1,20 @@
 //! From the tip and a selection to a template.
 
-use adit_hasher::{Digest, Target, merkle_path, merkle_root};
+use adit_hasher::{Target, merkle_path};
 use adit_proto::distribution::Reserve;
 use adit_proto::template::{PrevHash, Template};
-use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash;
-use bitcoin::{Amount, ScriptBuf, TxOut};
 
 use super::kernel::Tip;
-use super::rules::{Chain, height_push};
+use super::rules::Chain;
 use super::selection::{Room, Selection};
+use crate::nodes::coinbase::{
+    BLOCK_SIGOPS_MAX, BLOCK_WEIGHT_MAX, COINBASE_SEQUENCE, COINBASE_TX_VERSION, height_push,
+    witness_commitment,
+};
 
 /// Header version of every template: BIP9 with no deployment signalled.
 const VERSION: u32 = 0x2000_0000;
-/// Transaction version of the coinbase.
-const COINBASE_TX_VERSION: u32 = 2;
-/// Lets the coinbase's lock time count: with it every coinbase of a chain differs (BIP54).
-const COINBASE_SEQUENCE: u32 = 0xffff_fffe;
-/// Weight units of the heaviest block.
-const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
-/// Cost of a block's signature operations.
-const BLOCK_SIGOPS_MAX: u64 = 80_000;
-/// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag.
-const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
-/// The coinbase's witness: the commitment covers these 32 bytes.
-const WITNESS_RESERVED: [u8; 32] = [0; 32];
-
 /// What the transactions may take; `None` if there is nothing left for them.
 pub(super) fn room(reserve: Reserve) -> Option<Room> {
     Some(Room {
@@ -43,12 +32,9 @@ pub(super) fn build(
     future_template: bool,
     selection: &Selection<'_>,
 ) -> Template {
-    // The coinbase's own txid has no influence on its path, and its wtxid counts as zero.
-    let ids = |of: &dyn Fn(&super::mempool::Entry) -> [u8; 32]| -> Vec<[u8; 32]> {
-        std::iter::once([0; 32]).chain(selection.entries.iter().map(|entry| of(entry))).collect()
-    };
-    let txids = ids(&|entry| entry.checked.txid.to_byte_array());
-    let wtxids = ids(&|entry| entry.wtxid);
+    // The coinbase's own txid has no influence on its path.
+    let txids = selection.entries.iter().map(|entry| entry.checked.txid.to_byte_array());
+    let txids: Vec<[u8; 32]> = std::iter::once([0; 32]).chain(txids).collect();
     Template {
         template_id,
         future_template,
@@ -58,21 +44,10 @@ pub(super) fn build(
         coinbase_tx_input_sequence: COINBASE_SEQUENCE,
         coinbase_tx_value_remaining: chain.subsidy_sat(height) + selection.fees_sat,
         coinbase_tx_outputs_count: 1,
-        coinbase_tx_outputs: witness_commitment(&wtxids),
+        coinbase_tx_outputs: witness_commitment(selection.entries.iter().map(|entry| entry.wtxid)),
         coinbase_tx_locktime: height - 1,
         merkle_path: merkle_path(&txids),
     }
-}
-
-/// The serialised output that commits to the witnesses of a block with these wtxids, the coinbase's zero first (BIP141).
-/// Blocks without witnesses have it too: a signet block must.
-fn witness_commitment(wtxids: &[[u8; 32]]) -> Vec<u8> {
-    let mut preimage = [0; 64];
-    preimage[..32].copy_from_slice(&merkle_root(wtxids));
-    preimage[32..].copy_from_slice(&WITNESS_RESERVED);
-    let mut script = COMMITMENT_START.to_vec();
-    script.extend_from_slice(&Digest::of(&preimage).0);
-    serialize(&TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(script) })
 }
 
 /// The announcement of `tip` that activates a future template.
