@@ -1,5 +1,6 @@
 //! Every version of the interface, and a node that misbehaves.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -190,6 +191,42 @@ fn a_missing_node_is_told_with_the_remedy_and_found_when_it_comes() {
     fake.restart();
     pool.wait_for(|pool| pool.tip.is_some());
     pool.mine();
+}
+
+/// What a socket says to everybody who connects, and what the source makes of it.
+fn reason_at_a_socket_that_says(greeting: &'static [u8]) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("node.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        // Held open until the test ends.
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(greeting).unwrap();
+            open.push(stream);
+        }
+    });
+    let config = CoreIpcConfig {
+        answer_max: Duration::from_millis(300),
+        ..CoreIpcConfig::new(Network::Regtest, socket)
+    };
+    let mut pool = Pool::on(CoreIpcSource::start(config).unwrap());
+    pool.wait_for(|pool| reason_of_down(pool).is_some());
+    reason_of_down(&pool).unwrap().to_owned()
+}
+
+#[test]
+fn strangers_at_the_socket_are_left() {
+    let silent = reason_at_a_socket_that_says(b"");
+    assert!(silent.contains("no answer to Init.construct"), "{silent}");
+    // One segment of eight gigabytes, and half a billion segments: refused before anything is stored.
+    let heavy = reason_at_a_socket_that_says(&[0, 0, 0, 0, 0, 0, 0, 0x40]);
+    assert!(heavy.contains("too large"), "{heavy}");
+    let many = reason_at_a_socket_that_says(&[0xff, 0xff, 0xff, 0x1f, 0, 0, 0, 0]);
+    assert!(many.contains("Too many segments"), "{many}");
+    let other = reason_at_a_socket_that_says(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+    assert!(other.contains("node.sock"), "{other}");
 }
 
 #[test]
