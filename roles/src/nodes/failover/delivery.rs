@@ -29,10 +29,10 @@ const UNANSWERED_MAX: usize = 1_024;
 const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
 /// Blocks that a source is owed; each is up to four megabytes.
 const OWED_MAX: usize = 16;
-/// Pause before an owed block is handed over again.
+/// Pause before an owed block is handed over again; it doubles with each attempt.
 const OWED_PAUSE: Duration = Duration::from_secs(5);
-/// An hour's worth.
-const OWED_ATTEMPTS_MAX: u32 = 720;
+/// Nearly three hours, if the source says nothing of itself.
+const OWED_ATTEMPTS_MAX: u32 = 11;
 
 /// What is submitted.
 #[derive(Debug)]
@@ -400,15 +400,20 @@ impl Route {
     fn owe(&mut self, parcel: Parcel, attempts: u32) {
         let (source, hash) = (self.source.name(), parcel.submitted.hash);
         if attempts >= OWED_ATTEMPTS_MAX {
-            warn!(source, %hash, "a block that another node has could not be handed over: given up");
+            info!(source, %hash, "a block that another node has could not be handed over: given up");
             return;
         }
         if self.owed.len() >= OWED_MAX
-            && let Some(oldest) = self.owed.pop_front()
+            && let Some(last) = self.owed.pop_back()
         {
-            debug!(source, hash = %oldest.parcel.submitted.hash, "too many blocks are owed: the oldest is given up");
+            debug!(source, hash = %last.parcel.submitted.hash, "too many blocks are owed: one is given up");
         }
-        self.owed.push_back(Owed { parcel, attempts, due: Instant::now() + OWED_PAUSE });
+        self.postpone(Owed { parcel, attempts, due: Instant::now() + OWED_PAUSE * (1 << attempts) });
+    }
+
+    fn postpone(&mut self, owed: Owed) {
+        let place = self.owed.partition_point(|earlier| earlier.due <= owed.due);
+        self.owed.insert(place, owed);
     }
 
     fn handle_timeout(&mut self) {
@@ -425,7 +430,7 @@ impl Route {
                 // The other answers are still to come.
                 None => {
                     next.due = now + OWED_PAUSE;
-                    self.owed.push_back(next);
+                    self.postpone(next);
                 }
                 // Nobody has it: whoever submitted it will do so again.
                 Some(false) => {}
