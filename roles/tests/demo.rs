@@ -123,6 +123,9 @@ fn wrong_options_are_usage_errors() {
     for (arguments, expected) in [
         (&["demo", "--blocks", "0"][..], "--blocks"),
         (&["demo", "--chain", "main"], "signet"),
+        (&["demo", "--node", "core", "--chain", "signet"], "runs on regtest"),
+        (&["demo", "--node-path", "bitcoin-node"], "--node core"),
+        (&["demo", "--node", "core", "--node-path", "none"], "none does not start"),
         (&["demo", "--payout", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"], "the pool mines signet"),
     ] {
         let ended = adit(dir.path(), arguments);
@@ -130,4 +133,26 @@ fn wrong_options_are_usage_errors() {
         assert_eq!(ended.status.code(), Some(2), "{error}");
         assert!(error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn a_node_that_is_not_there_or_does_not_run_is_named_with_a_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_adit"));
+    demo.args(["demo", "--node", "core"])
+        .current_dir(dir.path())
+        .env("PATH", "")
+        .env("ADIT_CACHE", dir.path());
+    let ended = demo.output().unwrap();
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{error}");
+    assert!(error.contains("no bitcoin-node in PATH") && error.contains("make fixtures"), "{error}");
+
+    let program = dir.path().join("no-node");
+    fs::write(&program, "#!/bin/sh\necho such is life >&2\nexit 1\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let ended = adit(dir.path(), &["demo", "--node", "core", "--node-path", program.to_str().unwrap()]);
+    let error = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    assert!(error.contains("no-node has ended: such is life"), "{error}");
 }

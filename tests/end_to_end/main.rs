@@ -4,6 +4,7 @@
 mod bitcoin_node;
 mod core_ipc;
 mod core_rpc;
+mod demo;
 mod mining;
 mod refusals;
 mod transactions;

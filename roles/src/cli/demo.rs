@@ -8,7 +8,7 @@ use clap::Args;
 use super::signals::Signals;
 use super::{Failure, LogArguments};
 use crate::config::{Chain, LogFormat, LogLevel};
-use crate::demo::{self, DemoOptions};
+use crate::demo::{self, DemoNode, DemoOptions};
 use crate::logging;
 
 #[derive(Args, Debug)]
@@ -22,9 +22,16 @@ pub(super) struct DemoArguments {
     /// Hashes per second of each miner at most: one million find a signet block in about four seconds
     #[arg(long, value_name = "H/S", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
     hash_rate: u32,
-    /// Which private chain: signet blocks cost about four million hashes, regtest blocks two
-    #[arg(long, default_value = "signet", value_parser = ["signet", "regtest"])]
-    chain: String,
+    /// Which node: the embedded one, or Bitcoin Core's own as a process beside the pool
+    #[arg(long, default_value = "embedded", value_parser = ["embedded", "core"])]
+    node: String,
+    /// The program bitcoin-node for --node core; without it, the one in PATH or the one of `make fixtures`
+    #[arg(long, value_name = "FILE")]
+    node_path: Option<PathBuf>,
+    /// Which private chain: signet blocks cost about four million hashes, regtest blocks two; signet by default, regtest
+    /// with --node core
+    #[arg(long, value_parser = ["signet", "regtest"])]
+    chain: Option<String>,
     /// Where the pool listens; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:3333")]
     listen: SocketAddr,
@@ -44,11 +51,13 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         arguments.log.log_format.unwrap_or(LogFormat::Human),
     );
     let signals = Signals::install()?;
+    let (node, chain) = node_and_chain(&arguments)?;
     let options = DemoOptions {
         blocks: arguments.blocks,
         miners: arguments.miners.into(),
         hash_rate: arguments.hash_rate,
-        chain: arguments.chain.parse::<Chain>().map_err(Failure::usage)?,
+        node,
+        chain,
         listen: arguments.listen,
         data_dir: arguments.data_dir,
         payout: arguments.payout,
@@ -57,4 +66,20 @@ pub(super) fn run(arguments: DemoArguments) -> Result<(), Failure> {
         demo::DemoError::Usage(wrong) => Failure::usage(wrong),
         other => Failure::running(other),
     })
+}
+
+fn node_and_chain(arguments: &DemoArguments) -> Result<(DemoNode, Chain), Failure> {
+    let chain = arguments.chain.as_deref().map(str::parse::<Chain>).transpose().map_err(Failure::usage)?;
+    if arguments.node != "core" {
+        if arguments.node_path.is_some() {
+            return Err(Failure::usage("--node-path names the program for --node core: add that"));
+        }
+        return Ok((DemoNode::Embedded, chain.unwrap_or(Chain::Signet)));
+    }
+    if chain.is_some_and(|chain| chain != Chain::Regtest) {
+        return Err(Failure::usage(
+            "--node core runs on regtest: a signet of one's own is for the embedded node only",
+        ));
+    }
+    Ok((DemoNode::Core { path: arguments.node_path.clone() }, Chain::Regtest))
 }

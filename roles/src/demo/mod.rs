@@ -1,8 +1,10 @@
-//! A pool that can be watched at work: node, pool and CPU miners in one process, talking over TCP as they would anywhere.
+//! A pool that can be watched at work: node, pool and CPU miners in one process, talking over TCP as they would anywhere;
+//! or with Bitcoin Core's own node beside it.
 //!
 //! Nothing is simulated: the miners hash, the node validates with Bitcoin Core's rules, and a block counts when the node
 //! has accepted it. Bounds: 256 blocks wait to be shown.
 
+mod core_node;
 mod temporary;
 mod terminal;
 
@@ -17,10 +19,13 @@ use adit_codec::url::PoolUrl;
 use adit_loadgen::miner::{DeviceKind, Miner, MinerConfig, MinerConfigError, MinerHandle};
 use adit_loadgen::summary::Summary;
 
-use crate::config::{Authority, Chain, Cpus, PoolConfig, Settings, TemplateSourceSettings, allowed_cpus};
+use crate::config::{
+    Authority, Chain, Cpus, PoolConfig, Settings, SourceKind, TemplateSourceSettings, allowed_cpus,
+};
 use crate::keys::{self, files::FileError};
 use crate::nodes::Submission;
 use crate::pool::{BlockReport, Btc, HashRate, Meter, Pool, RoleError};
+use core_node::CoreNode;
 use temporary::Temporary;
 use terminal::Screen;
 
@@ -37,6 +42,18 @@ const DIFFICULTY_MIN: f64 = 1e-6;
 /// Certificates made by a demo are valid for this long.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(86_400);
 
+/// Which node a demo runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DemoNode {
+    /// The embedded one, in this process.
+    Embedded,
+    /// Bitcoin Core's own, as a process on regtest.
+    Core {
+        /// Its program; searched for without.
+        path: Option<PathBuf>,
+    },
+}
+
 /// What a demo is to do.
 #[derive(Clone, Debug)]
 pub struct DemoOptions {
@@ -46,7 +63,9 @@ pub struct DemoOptions {
     pub miners: usize,
     /// Hashes per second of each miner at most: a demo is to be watched, and leaves the CPU to others.
     pub hash_rate: u32,
-    /// Which private chain.
+    /// Which node.
+    pub node: DemoNode,
+    /// Which private chain; regtest with [`DemoNode::Core`].
     pub chain: Chain,
     /// Where the pool listens.
     pub listen: SocketAddr,
@@ -61,6 +80,8 @@ pub struct DemoOptions {
 pub enum DemoError {
     /// The options do not fit.
     Usage(String),
+    /// Bitcoin Core's node does not run.
+    Node(String),
     /// The pool did not start.
     Pool(RoleError),
     /// A miner did not start.
@@ -74,7 +95,7 @@ pub enum DemoError {
 impl fmt::Display for DemoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(wrong) | Self::Files(wrong) => f.write_str(wrong),
+            Self::Usage(wrong) | Self::Files(wrong) | Self::Node(wrong) => f.write_str(wrong),
             Self::Pool(error) => {
                 error.fmt(f)?;
                 if let RoleError::Engine(adit_engine::StartError::Listen { .. }) = error {
@@ -138,7 +159,13 @@ pub fn run(options: &DemoOptions, is_stopped: &mut dyn FnMut() -> bool) -> Resul
     let blocks: Arc<Mutex<Blocks>> = Arc::default();
     let told = Arc::clone(&blocks);
     let on_block = Box::new(move |report: &BlockReport| lock(&told).add(report));
-    let pool = Pool::start(pool_config(options, &directory)?, on_block).map_err(DemoError::Pool)?;
+    // Ends after the pool, which has blocks for it up to the end.
+    let core = match &options.node {
+        DemoNode::Embedded => None,
+        DemoNode::Core { path } => Some(CoreNode::start(path.as_deref(), &directory.join("core"))?),
+    };
+    let config = pool_config(options, core.as_ref(), &directory)?;
+    let pool = Pool::start(config, on_block).map_err(DemoError::Pool)?;
     greet(&mut screen, options, &pool);
     let started = Instant::now();
     let miners = start_miners(options, &pool)?;
@@ -290,7 +317,14 @@ fn greet(screen: &mut Screen, options: &DemoOptions, pool: &Pool) {
         count => format!("{count} CPU miners"),
     };
     let chain = options.chain;
-    screen.line(&format!("Adit demo: a pool, a node on a private {chain}, and {miners} in this process."));
+    screen.line(&match options.node {
+        DemoNode::Embedded => {
+            format!("Adit demo: a pool, a node on a private {chain}, and {miners} in this process.")
+        }
+        DemoNode::Core { .. } => {
+            format!("Adit demo: a pool and {miners} in this process, and Bitcoin Core's node on a private {chain}.")
+        }
+    });
     screen.line(&format!("Point a miner of your own at  {}", pool.url()));
     screen.line(match options.data_dir {
         Some(_) => "Chain, journal and key are kept. Ctrl-C ends it.\n",
@@ -354,7 +388,11 @@ fn directory(data_dir: Option<&Path>) -> Result<(PathBuf, Option<Temporary>), De
     }
 }
 
-fn pool_config(options: &DemoOptions, directory: &Path) -> Result<PoolConfig, DemoError> {
+fn pool_config(
+    options: &DemoOptions,
+    core: Option<&CoreNode>,
+    directory: &Path,
+) -> Result<PoolConfig, DemoError> {
     let key_file = directory.join("authority.key");
     let secret = if options.data_dir.is_some() && key_file.exists() {
         keys::read_authority(&key_file)?
@@ -375,10 +413,14 @@ fn pool_config(options: &DemoOptions, directory: &Path) -> Result<PoolConfig, De
     settings.vardiff.shares_per_minute = SHARES_PER_MINUTE;
     settings.vardiff.difficulty_min = DIFFICULTY_MIN;
     settings.limits.connections_max = 1_000;
-    settings.template_source = vec![TemplateSourceSettings {
-        chain: options.chain,
-        data_dir: Some(directory.join("node")),
-        ..TemplateSourceSettings::default()
+    let source = TemplateSourceSettings { chain: options.chain, ..TemplateSourceSettings::default() };
+    settings.template_source = vec![match core {
+        Some(core) => TemplateSourceSettings {
+            kind: SourceKind::CoreIpc,
+            socket: Some(core.socket().to_owned()),
+            ..source
+        },
+        None => TemplateSourceSettings { data_dir: Some(directory.join("node")), ..source },
     }];
     settings.journal.dir = directory.join("journal");
     settings.log.status_interval_s = 0;
