@@ -5,6 +5,7 @@ mod bitcoin_node;
 mod core_ipc;
 mod core_rpc;
 mod demo;
+mod failover;
 mod mining;
 mod refusals;
 mod transactions;
