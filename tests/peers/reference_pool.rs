@@ -1,0 +1,77 @@
+//! The reference implementation's pool, with `adit tp` as its template provider.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use adit_tests::process::{PATIENCE, Program, own_program, peer_program};
+use tempfile::TempDir;
+
+const BLOCK_PATIENCE: Duration = Duration::from_secs(120);
+/// The reference implementation's key pair of its examples.
+const POOL_KEY: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
+const POOL_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+#[test]
+fn the_reference_pool_finds_a_block_with_our_templates() {
+    let directory = TempDir::new().expect("a temporary directory");
+    let path =
+        |name: &str| directory.path().join(name).to_str().expect("temporary paths are text").to_owned();
+    let adit = own_program("adit");
+    let mut generate = Program::start(&adit, &["key", "generate", "--out", &path("authority.key")]);
+    assert!(generate.wait(PATIENCE).success(), "{:?}", generate.lines());
+    let config = "[tp]\nlisten = \"127.0.0.1:0\"\n[authority]\nsecret_key_file = \"authority.key\"\n";
+    std::fs::write(path("tp.toml"), config).expect("the directory can be written to");
+    let mut tp = Program::start(&adit, &["tp", "--config", &path("tp.toml")]);
+    let url = tp.wait_for_word("stratum2+tcp://");
+    let (address, key) =
+        url.strip_prefix("stratum2+tcp://").and_then(|rest| rest.split_once('/')).expect("address and key");
+
+    let port = free_port();
+    let config = format!(
+        "listen_address = \"127.0.0.1:{port}\"\n\
+         authority_public_key = \"{POOL_KEY}\"\n\
+         authority_secret_key = \"{POOL_SECRET}\"\n\
+         cert_validity_sec = 3600\n\
+         coinbase_reward_script = \"raw(51)\"\n\
+         server_id = 1\n\
+         pool_signature = \"reference\"\n\
+         shares_per_minute = 60.0\n\
+         share_batch_size = 1\n\
+         supported_extensions = []\n\
+         required_extensions = []\n\
+         [template_provider_type.Sv2Tp]\n\
+         address = \"{address}\"\n\
+         public_key = \"{key}\"\n"
+    );
+    std::fs::write(path("pool.toml"), config).expect("the directory can be written to");
+    let mut pool = Program::start(&peer_program("pool_sv2"), &["-c", &path("pool.toml")]);
+    tp.wait_for("the pool's constraints", PATIENCE, |line| {
+        line.contains("gets templates of class 0").then_some(())
+    });
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the reference pool does not listen");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let address = format!("127.0.0.1:{port}");
+    let device =
+        ["--address-pool", &address, "--pubkey-pool", POOL_KEY, "--id-device", "d", "--id-user", "u"];
+    let _device = Program::start(&peer_program("mining_device"), &[&device[..], &["--cores", "1"]].concat());
+    // The device's clock runs a minute ahead, so that on a chain as young as this one its next block has to wait.
+    let hash = tp.wait_for("the block", BLOCK_PATIENCE, |line| {
+        let (_, rest) = line.split_once("block accepted height=1 hash=")?;
+        Some(rest.split(' ').next()?.to_owned())
+    });
+    pool.wait_for("the next tip", PATIENCE, |line| {
+        (line.contains("Received: SetNewPrevHash") && line.contains(&hash)).then_some(())
+    });
+    assert!(!tp.lines().iter().any(|line| line.contains("refused")), "{:?}", tp.lines());
+    tp.signal("TERM");
+    assert!(tp.wait(PATIENCE).success(), "{:?}", tp.lines());
+}
