@@ -6,9 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use adit_roles::config::{
-    self, Chain, Field, Kind, PoolConfig, Presence, Program, Settings, TpConfig, reference,
-};
+use adit_roles::config::{self, Chain, PoolConfig, Presence, Program, Settings, TpConfig, reference};
 
 /// An authority key's file beside the configuration.
 const AUTHORITY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n\n";
@@ -238,6 +236,40 @@ fn template_sources_keep_to_their_kind_and_to_one_chain() {
 }
 
 #[test]
+fn sources_of_each_kind_say_what_they_lack() {
+    let place = Place::new();
+    for (kind, lines, expected) in [
+        ("sv2", "", "url: missing: write url = "),
+        ("sv2", "url = \"http://a:1\"", "url: \"http://a:1\": the URL does not begin with stratum2+tcp://"),
+        ("sv2", "url = \"stratum2+tcp://a:1\"", "url: no authority key after the port"),
+        ("core-ipc", "socket = \"a\"\ndata_dir = \"b\"", "data_dir: socket is set as well"),
+        ("core-ipc", "url = \"a\"", "url: no setting of kind \"core-ipc\": it belongs to \"sv2\""),
+        ("core-rpc", "rpc_user = \"a\"", "rpc_password: missing or empty"),
+        (
+            "core-rpc",
+            "rpc_user = \"a\"\nrpc_password = \"b\"\ncookie_file = \"c\"",
+            "cookie_file: rpc_user and",
+        ),
+        ("core-rpc", "address = \"a\"", "address = \"a\": not accepted, expected a string \"host:port\""),
+    ] {
+        let errors = place.errors(&with(&format!("[template_source]\nkind = \"{kind}\"\n{lines}")));
+        assert!(errors.contains(&format!("[template_source] {expected}")), "{kind} {lines}: {errors}");
+    }
+    let config = place.load(&with(
+        "[[template_source]]\nkind = \"core-ipc\"\nsocket = \"node.sock\"\n\
+         [[template_source]]\nkind = \"core-rpc\"\naddress = \"node.example.org:1\"\ncookie_file = \"cookie\"\n\
+         [[template_source]]\nkind = \"sv2\"\nurl = \"stratum2+tcp://a:1\"\nany_authority = true",
+    ));
+    assert_eq!(config.settings.source_names(), ["core-ipc", "core-rpc", "sv2"]);
+    assert_eq!(config.settings.template_source[0].socket_path(), Some(place.path().join("node.sock")));
+    assert!(
+        config.warnings.iter().any(|warning| warning.contains("not on this machine")),
+        "{:?}",
+        config.warnings
+    );
+}
+
+#[test]
 fn what_is_allowed_but_unwise_is_warned_of() {
     let config = Place::new().load(&with("[vardiff]\nshares_per_minute = 6000"));
     assert_eq!(config.warnings.len(), 1);
@@ -295,15 +327,6 @@ fn the_reference_is_the_committed_one() {
     assert!(committed == reference::markdown(), "run `adit config reference > docs/configuration.md`");
 }
 
-/// Every key of a program that some kind of template source has.
-fn usable(program: Program) -> impl Iterator<Item = &'static Field> {
-    let kind = config::field("template_source", "kind").unwrap().kind;
-    let Kind::Choice(kinds) = kind else { panic!("{kind}") };
-    program
-        .fields()
-        .filter(|field| field.only_for.is_empty() || field.only_for.iter().any(|of| kinds.contains(of)))
-}
-
 #[test]
 fn the_example_has_every_key_and_says_the_defaults() {
     let place = Place::new();
@@ -312,7 +335,7 @@ fn the_example_has_every_key_and_says_the_defaults() {
         let reading = config::read(&example, program);
         assert_eq!(reading.problems, []);
         assert_eq!(config::program_of(&example), program);
-        for field in usable(program) {
+        for field in program.fields() {
             let set = reading.lines.of(field.section, field.key).is_some();
             let commented = example.lines().any(|line| line.starts_with(&format!("#{} = ", field.key)));
             assert!(set != commented, "[{}] {}", field.section, field.key);
@@ -344,7 +367,7 @@ fn the_examples_of_optional_keys_are_sound_too() {
             .collect();
         let reading = config::read(&all, program);
         assert_eq!(reading.problems, []);
-        assert!(usable(program).all(|field| (field.show)(&reading.settings, 0).is_some()));
+        assert!(program.fields().all(|field| (field.show)(&reading.settings, 0).is_some()));
     }
 }
 

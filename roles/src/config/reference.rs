@@ -128,10 +128,10 @@ pub fn effective(settings: &Settings, lines: &super::Lines, program: Program) ->
     out
 }
 
-/// The settings of a section that some kind of source has that can be started.
+/// The settings of a section.
 fn fields(section: &Section) -> impl Iterator<Item = &'static Field> {
     let name = section.name;
-    FIELDS.iter().filter(move |field| field.section == name && field.is_usable())
+    FIELDS.iter().filter(move |field| field.section == name)
 }
 
 fn kinds(field: &Field) -> String {

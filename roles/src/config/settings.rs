@@ -51,11 +51,6 @@ impl Field {
     pub fn is_for(&self, kind: SourceKind) -> bool {
         self.only_for.is_empty() || self.only_for.contains(&kind.as_str())
     }
-
-    /// Whether any source that can be started has the setting.
-    pub(super) fn is_usable(&self) -> bool {
-        self.only_for.is_empty() || self.only_for.iter().any(|kind| KINDS.contains(kind))
-    }
 }
 
 /// What reads a configuration file.
@@ -311,10 +306,6 @@ choice! {
 
 /// Template sources at most.
 pub const SOURCES_MAX: usize = 8;
-
-/// The kinds of template sources that can be started.
-const KINDS: &[&str] =
-    &[SourceKind::Embedded.as_str(), SourceKind::CoreIpc.as_str(), SourceKind::CoreRpc.as_str()];
 
 /// The longest time that a setting takes, in seconds: a day.
 const DAY_S: i64 = 86_400;
@@ -574,7 +565,8 @@ settings! {
         /// `embedded`: a node in this process, Bitcoin Core's own validation on a private chain.
         /// `core-ipc`: a Bitcoin Core on this machine, 31.0 or newer, that was started as `bitcoin-node -ipcbind=unix`.
         /// `core-rpc`: a Bitcoin Core anywhere, over its JSON-RPC.
-        kind: SourceKind = SourceKind::Embedded, Kind::Choice(KINDS), Presence::Default,
+        /// `sv2`: another server of the Template Distribution Protocol.
+        kind: SourceKind = SourceKind::Embedded, Kind::Choice(SourceKind::CHOICES), Presence::Default,
             unit "name", cost "none";
         /// What the log calls it. By default its kind, with a number if there are several.
         name: Option<String> = None, Kind::Text { len_max: 32 }, Presence::Optional("\"cellar\""),
