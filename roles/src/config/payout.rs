@@ -50,7 +50,7 @@ impl Payout {
     }
 
     /// What the pool adds to a coinbase: one output that pays this script. A signature operation outside of witnesses
-    /// costs [`SIGOP_COST`].
+    /// costs `SIGOP_COST`.
     pub fn constraints(&self) -> Constraints {
         let output = TxOut { value: Amount::ZERO, script_pubkey: self.script.clone() };
         let bounded = "check_script bounds the script";

@@ -1,6 +1,6 @@
 //! The pool: miners on an engine, paid by blocks of one template source.
 //!
-//! What it shares with the other roles, threads and their end, is [`Role`]'s. Miners are served while the source is away.
+//! What it shares with the other roles, threads and their end, is the module `role`'s. Miners are served while the source is away.
 
 mod status;
 

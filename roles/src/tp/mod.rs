@@ -3,10 +3,11 @@
 //!
 //! Clients are served by constraint class: the engine says which classes are wanted, the template source makes templates for
 //! each, and every report of the source goes to the class that it is for. Blocks that clients find are journalled and
-//! submitted as a pool's are. What this role shares with the others, threads and their end, is [`Role`]'s.
+//! submitted as a pool's are. What this role shares with the others, threads and their end, is the module
+//! `role`'s.
 //!
 //! Invariants: a template is known here before a client can name it; a solution is submitted, or journalled with the reason
-//! why not. Bounds: see [`templates`] and [`clients`]; the classes, which the source bounds too.
+//! why not. Bounds: see `templates` and `clients`; the classes, which the source bounds too.
 
 mod clients;
 mod status;

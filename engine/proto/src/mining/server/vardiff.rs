@@ -25,7 +25,7 @@
 //! # Announcements
 //! UpdateChannel says what a client expects, its shares show what it has. A client that could ease its target at will would
 //! flood the pool with shares that cost it nothing, each time until the rising sum sees it. So once a channel has sent a share, an
-//! announcement eases its target by a factor of [`ANNOUNCED_STEP`] at once and no further until the shares agree; the rest follows
+//! announcement eases its target by a factor of `ANNOUNCED_STEP` at once and no further until the shares agree; the rest follows
 //! when the falling sum passes its threshold. A proxy whose miners left thus has the target it asked for after some two
 //! minutes, and a client that lies gets eight times the shares that its target gave until the rising sum sees it, in seconds.
 //! Announcements of more are believed at once, and change neither sums nor time where they change the target by little: repeating
