@@ -20,7 +20,8 @@ struct Pool {
 }
 
 impl Pool {
-    /// Starts a pool on these nodes, called `first` and `second`, in a directory that an earlier one may have left.
+    /// Starts a pool on these nodes, `first` over IPC and `second` over JSON-RPC, in a directory that an earlier one may have
+    /// left.
     fn start(directory: &Path, nodes: [&BitcoinNode; 2]) -> Self {
         let adit = own_program("adit");
         let at = |name: &str| directory.join(name).display().to_string();
@@ -31,12 +32,15 @@ impl Pool {
             at("authority.key"),
             at("journal")
         );
-        for (name, node) in ["first", "second"].into_iter().zip(nodes) {
-            text.push_str(&format!(
-                "[[template_source]]\nkind = \"core-ipc\"\nname = \"{name}\"\nsocket = \"{}\"\n",
-                node.ipc_socket().display()
-            ));
-        }
+        text.push_str(&format!(
+            "[[template_source]]\nname = \"first\"\nkind = \"core-ipc\"\nsocket = \"{}\"\n",
+            nodes[0].ipc_socket().display()
+        ));
+        text.push_str(&format!(
+            "[[template_source]]\nname = \"second\"\nkind = \"core-rpc\"\naddress = \"{}\"\ncookie_file = \"{}\"\n",
+            nodes[1].rpc_address(),
+            nodes[1].cookie_file().display()
+        ));
         let config = at("pool.toml");
         std::fs::write(&config, text).expect("the directory can be written to");
         if !directory.join("authority.key").exists() {
