@@ -75,7 +75,6 @@ pub(super) struct Watch {
     shared: Arc<Shared>,
     feed: Feed,
     ids: TemplateIds,
-    is_up: bool,
     /// What was said last of a node that is down.
     reason: Option<String>,
     /// The newest, while the node is up.
@@ -99,7 +98,6 @@ impl Watch {
             shared,
             feed,
             ids: TemplateIds::default(),
-            is_up: false,
             reason: None,
             current: None,
             served: BTreeMap::new(),
@@ -115,8 +113,10 @@ impl Watch {
         following.spawn(Follower::new(Arc::clone(&self.endpoint), reporter).run(self.tips.subscribe()));
         let mut wait = RETRY_MIN;
         loop {
+            let begun = Instant::now();
             let Err(fault) = self.session(&mut reports).await;
-            if std::mem::take(&mut self.is_up) {
+            // A node that comes and goes shall not give every miner new work each time.
+            if begun.elapsed() > RETRY_MAX {
                 wait = RETRY_MIN;
             }
             let reason = fault.to_string();
@@ -154,7 +154,6 @@ impl Watch {
             return Err(RpcFault::WrongChain { address, expected, found: chain.chain });
         }
         let (template, long_poll_id) = fetch(&mut lane, None).await?;
-        self.is_up = true;
         self.reason = None;
         self.feed.report(SourceUpdate::Up);
         let prev_hash = template.prev_hash;
