@@ -246,7 +246,7 @@ impl Provider {
                 class.link = Some(link);
                 class.tip_deadline = Some(now + TIP_PATIENCE);
             }
-            (What::Lost(lost), _) => self.handle_lost(class_id, &lost),
+            (What::Lost(lost), _) => self.handle_lost(class_id, &lost, now),
             (What::Template(TemplateUpdate::NewTemplate(template)), Some(link)) => {
                 self.handle_template(class_id, link, template, now);
             }
@@ -316,7 +316,7 @@ impl Provider {
 
     // Connections.
 
-    fn handle_lost(&mut self, class_id: ClassId, lost: &Lost) {
+    fn handle_lost(&mut self, class_id: ClassId, lost: &Lost, now: Instant) {
         let Some(class) = self.classes.get_mut(&class_id) else { return };
         let had_tip = class.tip.take().is_some();
         class.losses = if had_tip { 0 } else { class.losses + 1 };
@@ -329,6 +329,10 @@ impl Provider {
             self.solutions.handle_lost(link);
         }
         self.report_trouble(class_id, lost.to_string());
+        // Another class's connection takes what this one may have lost.
+        if self.classes.values().any(|class| class.tip.is_some()) {
+            self.deliver_unsent(now);
+        }
     }
 
     /// A class gets no templates now: with it the source is down, unless others get theirs.
@@ -444,9 +448,7 @@ impl Provider {
         self.handle_block(prev_hash.prev_hash, height, went_back, now);
         self.want_transactions(class_id, id);
         if is_first {
-            for solution in self.solutions.unsent() {
-                self.deliver(&solution, now);
-            }
+            self.deliver_unsent(now);
         }
     }
 
@@ -560,6 +562,12 @@ impl Provider {
             Err(error) => {
                 let _ = answer.try_send(Submission::Rejected { reason: error.to_string() });
             }
+        }
+    }
+
+    fn deliver_unsent(&mut self, now: Instant) {
+        for solution in self.solutions.unsent() {
+            self.deliver(&solution, now);
         }
     }
 

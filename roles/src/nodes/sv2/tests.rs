@@ -501,7 +501,7 @@ fn trouble_is_said_once_and_ends_with_the_next_tip() {
 
 #[test]
 fn classes_have_connections_of_their_own() {
-    let (mut world, _) = World::at_height_20();
+    let (mut world, first) = World::at_height_20();
     let other = ClassId(5);
     world.want(other, reserve(50_000));
     let link = world.connect(other);
@@ -520,10 +520,11 @@ fn classes_have_connections_of_their_own() {
     }
     let reports = world.reports();
     assert!(matches!(&reports[..], [SourceUpdate::Refused { class, .. }] if *class == other), "{reports:?}");
-    // Its template is the other's as well, since nothing is in it: the solution finds a way.
+    // Its template is the other's as well, since nothing is in it: solutions find a way, also what the lost connection had.
+    assert_eq!(world.sent(POOL), [(first, 1, solution.digest)]);
     let late = solve(&announced[1], [20; 32], 2);
     world.submit(&late);
-    assert_eq!(world.sent(POOL).len(), 1);
+    assert_eq!(world.sent(POOL), [(first, 1, late.digest)]);
 
     for number in 10..10 + CONNECTIONS_MAX as u64 {
         world.want(ClassId(number), reserve(3_000));
