@@ -8,4 +8,5 @@ mod demo;
 mod failover;
 mod mining;
 mod refusals;
+mod template_distribution;
 mod transactions;

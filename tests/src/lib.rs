@@ -8,3 +8,4 @@ pub mod peer;
 pub mod pool;
 pub mod process;
 pub mod rpc;
+pub mod template_provider;
