@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn shards_are_summed_and_readers_never_waited_for() {
         let shared = [SharedLegs::default(), SharedLegs::default()];
-        let mut clocks = shared.clone().map(|shared| TipClock::new(shared));
+        let mut clocks = shared.clone().map(TipClock::new);
         assert_eq!(read(shared.iter()), TipLatencies::default());
         for (shard, clock) in clocks.iter_mut().enumerate() {
             clock.begin(at(1_000), at(1_001));
