@@ -233,6 +233,10 @@ fn template_sources_keep_to_their_kind_and_to_one_chain() {
     ] {
         assert!(errors.contains(expected), "{expected} is not in\n{errors}");
     }
+    // A source without a node would take over when the real one is away, and every share would be for nothing.
+    let errors = place
+        .errors(&with("[[template_source]]\nkind = \"core-rpc\"\n[[template_source]]\nkind = \"synthetic\""));
+    assert!(errors.contains("number 2: kind: no block can be found on work without a node"), "{errors}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use adit_engine::EngineLimits;
 
+use crate::nodes::synthetic::TRANSACTIONS_MAX;
+
 use super::setting::{Cpus, Kind, Secret, Setting, Value, choice};
 
 /// Whether a key must stand in the file.
@@ -249,6 +251,8 @@ choice! {
     CoreRpc = "core-rpc",
     /// A template provider that speaks the Template Distribution Protocol.
     Sv2 = "sv2",
+    /// Work that looks like mainnet's, with no node behind it.
+    Synthetic = "synthetic",
 }
 
 choice! {
@@ -566,6 +570,8 @@ settings! {
         /// `core-ipc`: a Bitcoin Core on this machine, 31.0 or newer, that was started as `bitcoin-node -ipcbind=unix`.
         /// `core-rpc`: a Bitcoin Core anywhere, over its JSON-RPC.
         /// `sv2`: another server of the Template Distribution Protocol.
+        /// `synthetic`: work that looks like mainnet's, for measurements: there is no node, and no share is a block. SIGUSR2
+        /// makes a new tip, SIGUSR1 a new template.
         kind: SourceKind = SourceKind::Embedded, Kind::Choice(SourceKind::CHOICES), Presence::Default,
             unit "name", cost "none";
         /// What the log calls it. By default its kind, with a number if there are several.
@@ -574,9 +580,10 @@ settings! {
         /// Which chain. The embedded node has private ones only: `regtest`, or a `signet` whose blocks anyone may make.
         chain: Chain = Chain::Regtest, Kind::Choice(Chain::CHOICES), Presence::Default,
             unit "name", cost "none";
-        /// The least time between two templates for one tip. By default 1 with the embedded node, and 30 with others.
+        /// The least time between two templates for one tip. By default 1 with the embedded node, and 30 with others. Synthetic
+        /// templates come as often as this.
         template_interval_s: Option<f64> = None, Kind::Number { min: 0.1, max: 3_600.0 }, Presence::Optional("30.0"),
-            unit "seconds", cost "shorter: more job messages to every channel; longer: fees of late transactions", only for "embedded" "core-ipc" "core-rpc";
+            unit "seconds", cost "shorter: more job messages to every channel; longer: fees of late transactions", only for "embedded" "core-ipc" "core-rpc" "synthetic";
         /// Fees that a new template for the same tip must add.
         fee_delta_sat: u64 = 1_000, Kind::Integer { min: 0, max: 100_000_000 }, Presence::Default,
             unit "satoshis", cost "less: more job messages to every channel; more: fees of late transactions", only for "embedded" "core-ipc" "core-rpc";
@@ -617,6 +624,12 @@ settings! {
         /// Takes a `url` without a key: whoever answers is believed to be the provider.
         any_authority: bool = false, Kind::Boolean, Presence::Default,
             unit "truth value", cost "whoever stands between can hand out worthless work", only for "sv2";
+        /// Transactions of each template, besides the coinbase: 4,000 make a merkle path of 12 hashes, as mainnet's are.
+        transactions_count: usize = 4_000, Kind::Integer { min: 0, max: TRANSACTIONS_MAX as i64 }, Presence::Default,
+            unit "transactions", cost "memory and time for each template", only for "synthetic";
+        /// How often a new tip comes.
+        tip_interval_s: f64 = 600.0, Kind::Number { min: 0.1, max: 86_400.0 }, Presence::Default,
+            unit "seconds", cost "shorter: all work of every channel is renewed more often", only for "synthetic";
     }
 
     /// The record of found blocks.

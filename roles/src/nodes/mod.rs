@@ -21,6 +21,7 @@ mod reach;
 mod start;
 mod store;
 pub mod sv2;
+pub mod synthetic;
 
 use std::fmt;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use super::core_rpc::{self, CoreRpc, CoreRpcAuth, CoreRpcConfig};
 use super::embedded::{self, EmbeddedConfig, EmbeddedNode, RpcAuth, RpcConfig};
 use super::failover::Failover;
 use super::sv2::{self, Sv2Config, Sv2Source};
+use super::synthetic::{self, SyntheticConfig, SyntheticSource};
 use crate::config::{Chain, Settings, SourceKind, TemplateSourceSettings};
 
 /// Why a template source does not start; each part says what to do.
@@ -28,6 +29,8 @@ pub enum StartError {
     Sv2(sv2::StartError),
     /// A Bitcoin Core over JSON-RPC.
     CoreRpc(core_rpc::StartError),
+    /// Work that no node is behind.
+    Synthetic(synthetic::StartError),
     /// The settings name no source that this program can start.
     Unavailable,
 }
@@ -43,6 +46,7 @@ impl fmt::Display for StartError {
             Self::CoreIpc(error) => error.fmt(f),
             Self::Sv2(error) => error.fmt(f),
             Self::CoreRpc(error) => error.fmt(f),
+            Self::Synthetic(error) => error.fmt(f),
             Self::Unavailable => f.write_str("the settings name no template source that can be started"),
         }
     }
@@ -71,6 +75,7 @@ fn start_one(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn 
         SourceKind::CoreIpc => start_core_ipc(settings, name),
         SourceKind::Sv2 => start_sv2(settings, name),
         SourceKind::CoreRpc => start_core_rpc(settings, name),
+        SourceKind::Synthetic => start_synthetic(settings, name),
     }
 }
 
@@ -146,4 +151,17 @@ fn start_core_rpc(
     };
     let source = CoreRpc::start(config).map_err(StartError::CoreRpc)?;
     Ok(Box::new(source))
+}
+
+fn start_synthetic(
+    settings: &TemplateSourceSettings,
+    name: String,
+) -> Result<Box<dyn TemplateSource>, StartError> {
+    let config = SyntheticConfig {
+        name,
+        transactions_count: settings.transactions_count,
+        template_interval: settings.template_interval(),
+        tip_interval: Duration::from_secs_f64(settings.tip_interval_s),
+    };
+    Ok(Box::new(SyntheticSource::start(config).map_err(StartError::Synthetic)?))
 }

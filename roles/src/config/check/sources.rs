@@ -24,6 +24,7 @@ pub(super) fn check(settings: &Settings, findings: &mut Findings) {
             SourceKind::CoreIpc => check_core_ipc(source, number, findings),
             SourceKind::CoreRpc => check_core_rpc(source, number, findings),
             SourceKind::Sv2 => check_sv2(source, number, findings),
+            SourceKind::Synthetic => check_synthetic(settings, number, findings),
         }
     }
     check_directories(settings, findings);
@@ -163,6 +164,17 @@ fn check_sv2(source: &TemplateSourceSettings, number: usize, findings: &mut Find
         }
         Ok(_) => {}
     }
+}
+
+fn check_synthetic(settings: &Settings, number: usize, findings: &mut Findings) {
+    if settings.template_source.len() > 1 {
+        let wrong = "no block can be found on work without a node, so it is no replacement for another source: keep one of the two";
+        findings.source_problem(number, "kind", wrong);
+    }
+    findings.warnings.push(
+        "[template_source] kind = \"synthetic\": the work is for measurements, no block can come of it and nobody is paid"
+            .to_owned(),
+    );
 }
 
 /// What is missing of user and password.
