@@ -308,10 +308,16 @@ impl<S: Service> EngineHandle<S> {
 
     /// Gives a template or a tip to every shard. Waits while a shard's link is full; a shard that failed is passed over.
     pub fn send_update(&self, update: S::Update) {
+        self.send_update_learned(update, Instant::now());
+    }
+
+    /// [`send_update`](Self::send_update) of what was learnt at another moment, from which [`tip_latencies`](Self::tip_latencies)
+    /// counts.
+    pub fn send_update_learned(&self, update: S::Update, learned: Instant) {
         let _order = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         let at = Instant::now();
         for inlet in &self.inlets {
-            if inlet.updates.send(Sent { update: update.clone(), at }).is_ok() {
+            if inlet.updates.send(Sent { update: update.clone(), learned, at }).is_ok() {
                 inlet.wake.wake();
             }
         }

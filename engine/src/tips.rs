@@ -1,11 +1,12 @@
-//! How long a tip takes from the role to the kernel.
+//! How long a tip takes from the node to the kernel.
 //!
-//! Two legs: until a shard has taken the tip from its link, and, for each connection, until the last byte of its
+//! Two legs, and the whole way: from the moment at which the role learnt of the tip until it handed the tip over; until a shard
+//! has taken it from its link; and, for each connection, from the first of these moments until the last byte of its
 //! SetNewPrevHash is handed to the kernel. A shard records for itself and adds what it has recorded to what others read, at
-//! most once in [`PUBLISH_INTERVAL`] and never waiting for a reader. Times are those of the tick in which the shard learnt
+//! most once in [`PUBLISH_INTERVAL`] and never waiting for a reader. Times in a shard are those of the tick in which it learnt
 //! of it.
 //!
-//! Bounds: two histograms for each shard and two for its readers, of about 20 KB each.
+//! Bounds: three histograms for each shard and three for its readers, of about 20 KB each.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -48,15 +49,18 @@ impl fmt::Display for Latency {
 /// The way of tips through an engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TipLatencies {
-    /// From the role to a shard; once for each tip and shard.
+    /// From the node, as far as the role could see, to the role's handing over; once for each tip and shard.
+    pub prepared: Latency,
+    /// From there to a shard; once for each tip and shard.
     pub taken: Latency,
-    /// From the role to the last byte of SetNewPrevHash handed to the kernel; once for each tip and connection.
+    /// From the node to the last byte of SetNewPrevHash handed to the kernel; once for each tip and connection.
     pub sent: Latency,
 }
 
-/// Both legs, as they are recorded.
+/// All of it, as it is recorded.
 #[derive(Clone, Debug)]
 pub(crate) struct Legs {
+    prepared: Histogram<u64>,
     taken: Histogram<u64>,
     sent: Histogram<u64>,
 }
@@ -64,18 +68,20 @@ pub(crate) struct Legs {
 impl Default for Legs {
     fn default() -> Self {
         let empty = Histogram::new_with_bounds(1, LATENCY_US_MAX, FIGURES).expect("sound bounds");
-        Self { taken: empty.clone(), sent: empty }
+        Self { prepared: empty.clone(), taken: empty.clone(), sent: empty }
     }
 }
 
 impl Legs {
     fn add(&mut self, other: &Self) {
         let alike = "histograms of the same bounds";
+        self.prepared.add(&other.prepared).expect(alike);
         self.taken.add(&other.taken).expect(alike);
         self.sent.add(&other.sent).expect(alike);
     }
 
     fn reset(&mut self) {
+        self.prepared.reset();
         self.taken.reset();
         self.sent.reset();
     }
@@ -91,7 +97,7 @@ pub(crate) fn read<'a>(shards: impl Iterator<Item = &'a SharedLegs>) -> TipLaten
         // A shard that panicked leaves what it had added.
         sum.add(&shard.lock().unwrap_or_else(PoisonError::into_inner));
     }
-    TipLatencies { taken: summary(&sum.taken), sent: summary(&sum.sent) }
+    TipLatencies { prepared: summary(&sum.prepared), taken: summary(&sum.taken), sent: summary(&sum.sent) }
 }
 
 fn summary(leg: &Histogram<u64>) -> Latency {
@@ -102,13 +108,22 @@ fn summary(leg: &Histogram<u64>) -> Latency {
     Latency { count: leg.len(), p50: at(0.5), p99: at(0.99), max: Duration::from_micros(leg.max()) }
 }
 
+/// Where an update was before it reached a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    /// When the role learnt of it.
+    pub(crate) learned: Instant,
+    /// When the role handed it over.
+    pub(crate) handed_over: Instant,
+}
+
 /// A shard's side.
 pub(crate) struct TipClock {
     own: Legs,
     shared: SharedLegs,
     has_news: bool,
     published: Instant,
-    /// When the tip that is being announced was handed over by the role.
+    /// When the role learnt of the tip that is being announced.
     announced: Option<Instant>,
 }
 
@@ -117,14 +132,15 @@ impl TipClock {
         Self { own: Legs::default(), shared, has_news: false, published: Instant::ZERO, announced: None }
     }
 
-    /// A tip that the role handed over at `since` was taken from the link.
-    pub(crate) fn begin(&mut self, since: Instant, now: Instant) {
-        self.own.taken.saturating_record(micros(since, now));
+    /// A tip was taken from the link.
+    pub(crate) fn begin(&mut self, since: Since, now: Instant) {
+        self.own.prepared.saturating_record(micros(since.learned, since.handed_over));
+        self.own.taken.saturating_record(micros(since.handed_over, now));
         self.has_news = true;
-        self.announced = Some(since);
+        self.announced = Some(since.learned);
     }
 
-    /// When the tip that is being announced was handed over. None once everybody has it: who gets a SetNewPrevHash then has
+    /// When the role learnt of the tip that is being announced. None once everybody has it: who gets a SetNewPrevHash then has
     /// just come.
     pub(crate) fn announced(&self) -> Option<Instant> {
         self.announced
@@ -135,7 +151,7 @@ impl TipClock {
         self.announced = None;
     }
 
-    /// A connection's SetNewPrevHash of a tip that was handed over at `since` is with the kernel.
+    /// A connection's SetNewPrevHash of a tip that was learnt of at `since` is with the kernel.
     pub(crate) fn record_sent(&mut self, since: Instant, now: Instant) {
         self.own.sent.saturating_record(micros(since, now));
         self.has_news = true;
@@ -176,7 +192,7 @@ mod tests {
         let mut clocks = shared.clone().map(TipClock::new);
         assert_eq!(read(shared.iter()), TipLatencies::default());
         for (shard, clock) in clocks.iter_mut().enumerate() {
-            clock.begin(at(1_000), at(1_001));
+            clock.begin(Since { learned: at(1_000), handed_over: at(1_007) }, at(1_008));
             for connection in 0..100 {
                 clock.record_sent(clock.announced().unwrap(), at(1_002 + 100 * shard as u64 + connection));
             }
@@ -192,11 +208,14 @@ mod tests {
         clocks[0].publish(at(1_310));
         // Nothing twice.
         clocks[0].publish(at(2_000));
-        let TipLatencies { taken, sent } = read(shared.iter());
-        assert_eq!((taken.count, sent.count), (2, 200));
+        let TipLatencies { prepared, taken, sent } = read(shared.iter());
+        assert_eq!((prepared.count, taken.count, sent.count), (2, 2, 200));
         let near = |found: Duration, millis: u64| found.as_millis().abs_diff(millis.into()) <= 2;
         assert_eq!(taken.to_string(), "p50 1.00 ms, p99 1.00 ms, max 1.00 ms");
-        assert!(near(taken.max, 1) && near(sent.p50, 101) && near(sent.max, 201), "{sent:?}");
+        assert!(
+            near(prepared.max, 7) && near(taken.max, 1) && near(sent.p50, 101) && near(sent.max, 201),
+            "{sent:?}"
+        );
     }
 
     #[test]

@@ -71,9 +71,12 @@ pub(crate) struct PendingCommand<S: Service> {
     pub(crate) answer: Sender<S::Answer>,
 }
 
-/// An update on its way to a shard, and since when.
+/// An update on its way to a shard.
 pub(crate) struct Sent<U> {
     pub(crate) update: U,
+    /// When the role learnt of it.
+    pub(crate) learned: std::time::Instant,
+    /// Since when it is on its way.
     pub(crate) at: std::time::Instant,
 }
 

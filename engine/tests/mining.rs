@@ -20,8 +20,12 @@ fn the_way_of_tips_is_measured_for_each_connection() {
             (peer, channel)
         })
         .collect();
+    // As if the source had known the tips since then.
+    let learned = Instant::now();
+    wait_for("a way that can be measured", || learned.elapsed() >= Duration::from_millis(20));
     for id in 2..5 {
-        give_work(&engine, id, false);
+        engine.send_update(template(id, true));
+        engine.send_update_learned(tip(id, false), learned);
         for (peer, channel) in &mut peers {
             let before = channel.job;
             while channel.job == before {
@@ -33,7 +37,10 @@ fn the_way_of_tips_is_measured_for_each_connection() {
     // The first tip came before anybody was there; each shard took all four.
     wait_for("the latencies", || engine.tip_latencies().sent.count == 30);
     let latencies = engine.tip_latencies();
-    assert_eq!(latencies.taken.count, 8);
+    assert_eq!((latencies.prepared.count, latencies.taken.count), (8, 8));
+    // The first tip was handed over at once, for two shards.
+    assert!(latencies.prepared.p99 >= Duration::from_millis(20), "{latencies:?}");
+    assert!(latencies.sent.p50 >= Duration::from_millis(20), "the whole way counts: {latencies:?}");
     assert!(latencies.sent.p50 <= latencies.sent.p99 && latencies.sent.max < PATIENCE, "{latencies:?}");
 }
 

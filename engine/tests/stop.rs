@@ -101,7 +101,9 @@ fn a_block_that_arrives_after_the_stop_was_requested_is_delivered() {
     }
     drop(peer);
     let report = stop.join().unwrap();
-    assert_eq!((report.connections_closed, report.connections_cut, report.threads_failed), (1, 0, 0));
+    // One that knocked above may have been let in.
+    assert!((1..=2).contains(&report.connections_closed), "{report:?}");
+    assert_eq!((report.connections_cut, report.threads_failed), (0, 0));
     assert!(report.lasted < PATIENCE, "it does not wait for those who have gone");
 }
 

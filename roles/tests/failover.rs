@@ -134,7 +134,9 @@ impl Strings {
         for update in
             [TemplateUpdate::NewTemplate(template.into()), TemplateUpdate::SetNewPrevHash(tip.into())]
         {
-            self.updates.send(SourceUpdate::Template { class: CLASS, update }).unwrap();
+            self.updates
+                .send(SourceUpdate::Template { class: CLASS, update, learned: Instant::now() })
+                .unwrap();
         }
     }
 

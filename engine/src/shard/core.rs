@@ -27,6 +27,7 @@ use crate::end::EndReason;
 use crate::limits::{EngineLimits, tick};
 use crate::log::{LineKind, LogEvent};
 use crate::service::{Report, Service, ServiceOutbox};
+use crate::tips::Since;
 use crate::transport::{Ended, Handler, SocketId};
 
 /// Where a frame says what it is: behind the extension type.
@@ -144,11 +145,11 @@ impl<S: Service> Core<S> {
 
     /// A template or a tip came.
     pub fn handle_update(&mut self, update: &S::Update) {
-        self.handle_update_since(update, self.now);
+        self.handle_update_since(update, Since { learned: self.now, handed_over: self.now });
     }
 
-    /// A template or a tip came that the role handed over at `since`.
-    pub(crate) fn handle_update_since(&mut self, update: &S::Update, since: Instant) {
+    /// A template or a tip came over the link.
+    pub(crate) fn handle_update_since(&mut self, update: &S::Update, since: Since) {
         self.links.counters.add(Counter::Templates, 1);
         if S::is_tip(update) {
             self.links.tips.begin(since, self.now);

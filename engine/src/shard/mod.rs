@@ -30,7 +30,7 @@ use crate::identity::IdentityReader;
 use crate::limits::{EngineLimits, tick};
 use crate::log::{LogEvent, LogSender};
 use crate::service::{Service, ServiceConfig};
-use crate::tips::TipClock;
+use crate::tips::{Since, TipClock};
 use crate::topology::{Sent, ShardLinks};
 use crate::transport::{Sizes, Transport, Waiter};
 
@@ -179,8 +179,9 @@ impl<S: Service> Shard<S> {
     /// Takes what other threads have put into the links: templates first, because they are what everybody waits for. Returns
     /// whether some is left.
     fn take_links(&mut self) -> bool {
-        while let Ok(Sent { update, at }) = self.links.updates.try_recv() {
-            self.core.handle_update_since(&update, moment(at, self.origin));
+        while let Ok(Sent { update, learned, at }) = self.links.updates.try_recv() {
+            let since = Since { learned: moment(learned, self.origin), handed_over: moment(at, self.origin) };
+            self.core.handle_update_since(&update, since);
         }
         while let Ok(pending) = self.links.commands.try_recv() {
             // Whoever asked may have gone.

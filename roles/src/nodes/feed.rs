@@ -31,11 +31,12 @@ impl Feed {
 
     /// Reports, after everything that waits.
     pub(super) fn report(&mut self, update: SourceUpdate) {
-        if let SourceUpdate::Template { class: of, update: TemplateUpdate::SetNewPrevHash(tip) } = &update {
+        if let SourceUpdate::Template { class: of, update: TemplateUpdate::SetNewPrevHash(tip), .. } = &update
+        {
             // All but the template that this tip activates.
             let activated = tip.template_id;
             self.backlog.retain(|waiting| match waiting {
-                SourceUpdate::Template { class, update } if class == of => match update {
+                SourceUpdate::Template { class, update, .. } if class == of => match update {
                     TemplateUpdate::NewTemplate(template) => template.template_id == activated,
                     TemplateUpdate::SetNewPrevHash(_) => false,
                 },
@@ -80,6 +81,7 @@ mod tests {
     use adit_proto::distribution::server::ClassId;
     use adit_proto::template::PrevHash;
     use std::sync::Arc;
+    use std::time::Instant;
 
     fn tip(class: u64, template_id: u64) -> SourceUpdate {
         let tip =
@@ -87,6 +89,7 @@ mod tests {
         SourceUpdate::Template {
             class: ClassId(class),
             update: TemplateUpdate::SetNewPrevHash(Arc::new(tip)),
+            learned: Instant::now(),
         }
     }
 
@@ -105,7 +108,7 @@ mod tests {
             for update in receiver.try_iter() {
                 match update {
                     SourceUpdate::BlockConnected { height, .. } => heights.push(height),
-                    SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip) } => {
+                    SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip), .. } => {
                         last_tips[class.0 as usize] = tip.template_id;
                     }
                     other => panic!("{other:?}"),

@@ -25,6 +25,7 @@ pub mod synthetic;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_hasher::Digest;
 use adit_proto::distribution::Reserve;
@@ -130,6 +131,8 @@ pub enum SourceUpdate {
         class: ClassId,
         /// What is new.
         update: TemplateUpdate,
+        /// When the source learnt from its node what this tells: from here on counts how long a tip takes to the miners.
+        learned: Instant,
     },
     /// The node cannot leave the room of a class: no templates come for it.
     Refused {

@@ -72,7 +72,7 @@ impl Pool {
         running.source.want(POOL_CLASS, reserve);
         let (engine, source) = (Arc::clone(&running.engine), running.source.name().to_owned());
         role.start_feed(move |fed| match fed {
-            Fed::Template { update, .. } => engine.send_update(update),
+            Fed::Template { update, learned, .. } => engine.send_update_learned(update, learned),
             Fed::Refused { reason, .. } => {
                 error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
             }

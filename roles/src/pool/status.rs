@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use adit_engine::{EngineHandle, Latency};
+use adit_engine::{EngineHandle, TipLatencies};
 use adit_proto::mining::server::ShareError;
 use tracing::info;
 
@@ -64,9 +64,8 @@ pub struct Status {
     pub blocks_accepted: u64,
     /// Blocks that came to nothing, since the start.
     pub blocks_lost: u64,
-    /// From a tip handed over by the source to the last byte of its SetNewPrevHash with the kernel, for each connection, since
-    /// the start.
-    pub tips: Latency,
+    /// How long tips took since the start, from the node to each connection.
+    pub tips: TipLatencies,
     /// Height of the tip.
     pub height: u32,
     /// Whether the template source can be used; of several, any.
@@ -102,7 +101,7 @@ impl Status {
                 .collect(),
             blocks_accepted: tally.accepted(),
             blocks_lost: tally.lost(),
-            tips: engine.tip_latencies().sent,
+            tips: engine.tip_latencies(),
             height: chain.height(),
             source_is_up: chain.is_up(),
             sources: source.standings(),
@@ -138,7 +137,8 @@ impl Status {
             rejected_by_code = self.rejected_by_code(),
             blocks = self.blocks_accepted,
             height = self.height,
-            tips = self.tips.to_string(),
+            tips = self.tips.sent.to_string(),
+            tips_prepared = self.tips.prepared.to_string(),
             source = self.source(),
             "status"
         );

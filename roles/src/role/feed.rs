@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
 use adit_proto::distribution::server::ClassId;
 use adit_proto::template::TemplateUpdate;
@@ -42,8 +43,8 @@ pub(crate) fn describe(is_up: bool, sources: &[SourceStanding]) -> String {
 /// What a source says to a class of reserve.
 #[derive(Clone, Debug)]
 pub(crate) enum Fed {
-    /// A template or a tip.
-    Template { class: ClassId, update: TemplateUpdate },
+    /// A template or a tip, and when the source learnt of it.
+    Template { class: ClassId, update: TemplateUpdate, learned: Instant },
     /// The room cannot be left; why, and what to change.
     Refused { class: ClassId, reason: String },
 }
@@ -88,7 +89,9 @@ impl Feeder {
                     "template source down: the last template is served until it is back, blocks wait in the journal"
                 );
             }
-            SourceUpdate::Template { class, update } => return Some(Fed::Template { class, update }),
+            SourceUpdate::Template { class, update, learned } => {
+                return Some(Fed::Template { class, update, learned });
+            }
             SourceUpdate::Refused { class, reason } => return Some(Fed::Refused { class, reason }),
             SourceUpdate::BlockConnected { height, hash, .. } => {
                 self.chain.height.store(height, Ordering::Relaxed);

@@ -156,7 +156,7 @@ impl Provider {
 /// Passes a report of the source on to its class.
 fn handle_fed(fed: Fed, engine: &EngineHandle<Distribution>, known: &KnownTemplates) {
     match fed {
-        Fed::Template { class, update } => {
+        Fed::Template { class, update, learned } => {
             known.learn(class, &update);
             match &update {
                 TemplateUpdate::NewTemplate(template) => {
@@ -167,7 +167,7 @@ fn handle_fed(fed: Fed, engine: &EngineHandle<Distribution>, known: &KnownTempla
                     info!(class = class.0, template_id = tip.template_id, "a new tip goes to a class");
                 }
             }
-            engine.send_update(DistributionUpdate { class, update });
+            engine.send_update_learned(DistributionUpdate { class, update }, learned);
         }
         Fed::Refused { class, reason } => {
             warn!(class = class.0, %reason, "the template source cannot leave the room that a class asks for: its clients are closed");

@@ -1,7 +1,7 @@
 //! How the template provider does, in numbers.
 
 use adit_engine::service::Distribution;
-use adit_engine::{EngineHandle, Latency};
+use adit_engine::{EngineHandle, TipLatencies};
 use tracing::info;
 
 use super::clients::ClientTally;
@@ -28,8 +28,8 @@ pub struct Status {
     pub blocks_accepted: u64,
     /// Blocks that came to nothing.
     pub blocks_lost: u64,
-    /// From a tip handed over by the source to the last byte of its SetNewPrevHash with the kernel, for each connection.
-    pub tips: Latency,
+    /// How long tips took since the start, from the node to each connection.
+    pub tips: TipLatencies,
     /// Height of the tip.
     pub height: u32,
     /// Whether the template source can be used; of several, any.
@@ -56,7 +56,7 @@ impl Status {
             solutions_refused: clients.refused(),
             blocks_accepted: tally.accepted(),
             blocks_lost: tally.lost(),
-            tips: engine.tip_latencies().sent,
+            tips: engine.tip_latencies(),
             height: chain.height(),
             source_is_up: chain.is_up(),
             sources: source.standings(),
@@ -74,7 +74,8 @@ impl Status {
             refused = self.solutions_refused,
             blocks = self.blocks_accepted,
             height = self.height,
-            tips = self.tips.to_string(),
+            tips = self.tips.sent.to_string(),
+            tips_prepared = self.tips.prepared.to_string(),
             source = feed::describe(self.source_is_up, &self.sources),
             "status"
         );

@@ -76,7 +76,7 @@ impl Pool {
         let mut templates: Vec<Arc<Template>> = Vec::new();
         loop {
             match self.next() {
-                SourceUpdate::Template { class, update } => {
+                SourceUpdate::Template { class, update, .. } => {
                     assert_eq!(class, POOL);
                     match update {
                         TemplateUpdate::NewTemplate(template) => templates.push(template),
@@ -465,7 +465,7 @@ fn each_room_has_a_connection_of_its_own() {
     loop {
         if matches!(
             pool.next(),
-            SourceUpdate::Template { class: ClassId(9), update: TemplateUpdate::SetNewPrevHash(_) }
+            SourceUpdate::Template { class: ClassId(9), update: TemplateUpdate::SetNewPrevHash(_), .. }
         ) {
             break;
         }

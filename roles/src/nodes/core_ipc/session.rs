@@ -104,11 +104,21 @@ struct Progress {
     nbits: u32,
     /// When the node is asked next whether fees have risen.
     due: Instant,
+    /// Since when it waits, or waited, for the tip's first template.
+    since: Instant,
 }
 
 impl Progress {
     fn new(reserve: Reserve, now: Instant) -> Self {
-        Self { reserve, standing: Standing::Waiting, is_refused: false, value_sat: 0, nbits: 0, due: now }
+        Self {
+            reserve,
+            standing: Standing::Waiting,
+            is_refused: false,
+            value_sat: 0,
+            nbits: 0,
+            due: now,
+            since: now,
+        }
     }
 }
 
@@ -341,6 +351,7 @@ impl<'a> Session<'a> {
     fn announce(&mut self, class: ClassId, held: &Rc<Held>, standing: Standing, now: Instant) {
         let Some(progress) = self.classes.get_mut(&class) else { return };
         let (template, template_id) = (&held.template, self.driver.ids.next_id());
+        let learned = if progress.standing == Standing::Waiting { progress.since } else { now };
         let is_first = progress.standing == Standing::Waiting || progress.nbits != template.header.nbits;
         progress.standing = standing;
         progress.value_sat = template.value_sat();
@@ -361,10 +372,10 @@ impl<'a> Session<'a> {
             }
         }
         let update = TemplateUpdate::NewTemplate(announcement);
-        self.driver.feed.report(SourceUpdate::Template { class, update });
+        self.driver.feed.report(SourceUpdate::Template { class, update, learned });
         if let Some(tip) = tip {
             let update = TemplateUpdate::SetNewPrevHash(tip);
-            self.driver.feed.report(SourceUpdate::Template { class, update });
+            self.driver.feed.report(SourceUpdate::Template { class, update, learned });
         }
     }
 

@@ -119,12 +119,12 @@ fn every_class_gets_a_template_and_its_tip_and_what_fits_nowhere_is_refused() {
     let (mut template_id, mut refused, mut activated) = (None, None, None);
     while refused.is_none() || activated.is_none() {
         match updates.recv_timeout(PATIENCE).unwrap() {
-            SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(template) } => {
+            SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(template), .. } => {
                 assert_eq!((class, template.future_template), (ClassId(1), true));
                 assert_eq!(template.coinbase_prefix, [2, 0x2c, 0x01]);
                 template_id = Some(template.template_id);
             }
-            SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip) } => {
+            SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip), .. } => {
                 assert_eq!((class, Some(tip.template_id)), (ClassId(1), template_id));
                 assert_eq!((tip.header_timestamp, tip.nbits), (1_700_000_001, 0x207f_ffff));
                 activated = template_id;

@@ -50,10 +50,13 @@ const BUSY_MAX: u32 = 10;
 /// Chains on which an empty template can be made in advance. The others let a block be easier for its time alone.
 const STEADY_CHAINS: [&str; 3] = ["main", "signet", "regtest"];
 
+/// When the node's answer came, before it was read.
+type Learned = std::time::Instant;
+
 /// What the tasks find.
 enum Finding {
-    Template(NodeTemplate),
-    Tip(Tip),
+    Template(NodeTemplate, Learned),
+    Tip(Tip, Learned),
     Lost(RpcFault),
 }
 
@@ -138,7 +141,7 @@ impl Watch {
         loop {
             tokio::select! {
                 () = sleep_until(until) => return,
-                () = self.shared.wishes_changed.notified() => self.grant(),
+                () = self.shared.wishes_changed.notified() => self.grant(Learned::now()),
                 Some(report) = reports.recv() => self.feed.report(report),
                 () = sleep(FEED_RETRY), if self.feed.is_blocked() => self.feed.flush(),
             }
@@ -153,11 +156,11 @@ impl Watch {
             let (address, expected) = (self.config.address.clone(), self.config.chain.clone());
             return Err(RpcFault::WrongChain { address, expected, found: chain.chain });
         }
-        let (template, long_poll_id) = fetch(&mut lane, None).await?;
+        let Fetched { template, long_poll_id, learned } = fetch(&mut lane, None).await?;
         self.reason = None;
         self.feed.report(SourceUpdate::Up);
         let prev_hash = template.prev_hash;
-        self.adopt(template);
+        self.adopt(template, learned);
 
         let (sender, mut findings) = mpsc::channel(FINDINGS_MAX);
         let renew = Arc::new(Notify::new());
@@ -171,11 +174,13 @@ impl Watch {
             let due = self.template_due;
             tokio::select! {
                 Some(finding) = findings.recv() => match finding {
-                    Finding::Template(template) => self.handle_template(template, &mut lane).await?,
-                    Finding::Tip(tip) => self.handle_tip(tip),
+                    Finding::Template(template, learned) => {
+                        self.handle_template(template, learned, &mut lane).await?;
+                    }
+                    Finding::Tip(tip, learned) => self.handle_tip(tip, learned),
                     Finding::Lost(fault) => return Err(fault),
                 },
-                () = self.shared.wishes_changed.notified() => self.grant(),
+                () = self.shared.wishes_changed.notified() => self.grant(Learned::now()),
                 Some(report) = reports.recv() => self.feed.report(report),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.template_due = None;
@@ -187,26 +192,31 @@ impl Watch {
         }
     }
 
-    async fn handle_template(&mut self, template: NodeTemplate, lane: &mut Lane) -> Result<(), RpcFault> {
+    async fn handle_template(
+        &mut self,
+        template: NodeTemplate,
+        learned: Learned,
+        lane: &mut Lane,
+    ) -> Result<(), RpcFault> {
         let Some(current) = &self.current else { return Ok(()) };
         let same_tip = template.prev_hash == current.prev_hash;
         if same_tip && template.nbits == current.nbits && template.target == current.target {
             self.template_due = None;
             self.current = Some(template);
-            self.improve();
+            self.improve(learned);
             return Ok(());
         }
         // On some chains a block gets easier when none came for long.
         if same_tip || template.height > current.height || best_block_hash(lane).await? == template.prev_hash
         {
             self.template_due = None;
-            self.adopt(template);
+            self.adopt(template, learned);
         }
         Ok(())
     }
 
     /// A tip is known before its template: miners go there at once where that is safe.
-    fn handle_tip(&mut self, tip: Tip) {
+    fn handle_tip(&mut self, tip: Tip, learned: Learned) {
         let Some(current) = self.current.as_ref().filter(|current| current.prev_hash != tip.hash) else {
             return;
         };
@@ -215,21 +225,21 @@ impl Watch {
         let is_higher = tip.height >= current.height;
         let is_steady = STEADY_CHAINS.contains(&self.config.chain.as_str());
         if let Some(empty) = current.empty_on(&tip, now_unix()).filter(|_| is_higher && is_steady) {
-            self.adopt(empty);
+            self.adopt(empty, learned);
         }
     }
 
     /// Begins a tip: every class gets its template and its activation.
-    fn adopt(&mut self, template: NodeTemplate) {
+    fn adopt(&mut self, template: NodeTemplate, learned: Learned) {
         self.shared.store.begin_tip();
         self.tips.send_replace(Some(template.prev_hash));
         self.current = Some(template);
         self.served.clear();
-        self.grant();
+        self.grant(learned);
     }
 
     /// Serves the classes that are wanted and have nothing for this tip yet, and forgets those that are not.
-    fn grant(&mut self) {
+    fn grant(&mut self, learned: Learned) {
         let (classes, refused) = {
             let mut wanted = self.shared.wanted();
             (wanted.classes.clone(), std::mem::take(&mut wanted.refused))
@@ -251,12 +261,12 @@ impl Watch {
                     "the coinbase needs more room than the node leaves (blockreservedweight): the last transactions are left out"
                 );
             }
-            self.serve(class, Served { wish, reserve, count, fees_sat: 0 }, true, &mut parts);
+            self.serve(class, Served { wish, reserve, count, fees_sat: 0 }, true, learned, &mut parts);
         }
     }
 
     /// Gives the classes the present template where it pays enough more than what they have.
-    fn improve(&mut self) {
+    fn improve(&mut self, learned: Learned) {
         let Some(current) = &self.current else { return };
         let better = self.served.iter().filter_map(|(class, served)| {
             let count = current.fitting(served.reserve)?;
@@ -270,19 +280,26 @@ impl Watch {
         });
         let mut parts = PartsByCount::new();
         for (class, served) in better.collect::<Vec<_>>() {
-            self.serve(class, served, false, &mut parts);
+            self.serve(class, served, false, learned, &mut parts);
         }
     }
 
     /// Announces the present template to a class, with its activation if it is the tip's first.
-    fn serve(&mut self, class: ClassId, served: Served, is_first: bool, parts: &mut PartsByCount) {
+    fn serve(
+        &mut self,
+        class: ClassId,
+        served: Served,
+        is_first: bool,
+        learned: Learned,
+        parts: &mut PartsByCount,
+    ) {
         let Some(template) = &self.current else { return };
         let count = served.count;
         let parts = parts.entry(count).or_insert_with(|| template.parts(count));
         let template_id = self.ids.next_id();
         self.shared.store.insert(template_id, parts.transactions.clone());
         let announcement = Arc::new(template.announcement(parts, template_id, is_first));
-        let mut report = |update| self.feed.report(SourceUpdate::Template { class, update });
+        let mut report = |update| self.feed.report(SourceUpdate::Template { class, update, learned });
         report(TemplateUpdate::NewTemplate(announcement));
         if is_first {
             report(TemplateUpdate::SetNewPrevHash(Arc::new(template.activation(template_id))));
@@ -293,8 +310,15 @@ impl Watch {
 
 const NO_PARAMS: [u8; 0] = [];
 
+/// A template as the node gave it.
+struct Fetched {
+    template: NodeTemplate,
+    long_poll_id: String,
+    learned: Learned,
+}
+
 /// Asks for a template; with an id, for one that is newer.
-async fn fetch(lane: &mut Lane, long_poll_id: Option<&str>) -> Result<(NodeTemplate, String), RpcFault> {
+async fn fetch(lane: &mut Lane, long_poll_id: Option<&str>) -> Result<Fetched, RpcFault> {
     // Nodes take rules that their chain does not have.
     let mut request = json!({ "rules": ["segwit", "signet"], "capabilities": ["longpoll"] });
     let method: Method = match long_poll_id {
@@ -305,7 +329,9 @@ async fn fetch(lane: &mut Lane, long_poll_id: Option<&str>) -> Result<(NodeTempl
         None => BLOCK_TEMPLATE,
     };
     let body = lane.ask(method, [request]).await?;
-    answers::template(&body)
+    let learned = Learned::now();
+    let (template, long_poll_id) = answers::template(&body)?;
+    Ok(Fetched { template, long_poll_id, learned })
 }
 
 async fn best_block_hash(lane: &mut Lane) -> Result<[u8; 32], RpcFault> {
@@ -334,9 +360,9 @@ async fn poll_long(mut lane: Lane, first_id: String, renew: Arc<Notify>, finding
             }
         };
         let finding = match asked {
-            Ok((template, next)) => {
-                id = Some(next);
-                Finding::Template(template)
+            Ok(Fetched { template, long_poll_id, learned }) => {
+                id = Some(long_poll_id);
+                Finding::Template(template, learned)
             }
             // The node waits so long only where nothing happens. Whether it is there the polls for the tip tell.
             Err(fault) if fault.is_transport() => {
@@ -358,7 +384,7 @@ async fn poll_templates(mut lane: Lane, interval: Duration, findings: mpsc::Send
     loop {
         sleep(interval).await;
         let finding = match fetch(&mut lane, None).await {
-            Ok((template, _)) => Finding::Template(template),
+            Ok(Fetched { template, learned, .. }) => Finding::Template(template, learned),
             Err(fault) if fault.is_transport() => continue,
             Err(fault) => Finding::Lost(fault),
         };
@@ -387,13 +413,16 @@ async fn poll_tip(
                 busy = 0;
                 continue;
             }
-            Ok(hash) => tip(&mut lane, hash).await,
+            Ok(hash) => {
+                let learned = Learned::now();
+                tip(&mut lane, hash).await.map(|tip| (tip, learned))
+            }
             Err(fault) => Err(fault),
         };
         let finding = match found {
-            Ok(tip) => {
+            Ok((tip, learned)) => {
                 last = tip.hash;
-                Finding::Tip(tip)
+                Finding::Tip(tip, learned)
             }
             Err(RpcFault::Busy) if busy < BUSY_MAX => {
                 busy += 1;

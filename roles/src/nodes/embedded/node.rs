@@ -69,6 +69,8 @@ pub(super) struct Node {
     feed: Feed,
     ids: TemplateIds,
     classes: BTreeMap<ClassId, Class>,
+    /// When what is being announced was learnt of.
+    learned: Instant,
     fault: Option<String>,
 }
 
@@ -111,6 +113,7 @@ impl Node {
             feed,
             ids: TemplateIds::default(),
             classes: BTreeMap::new(),
+            learned: Instant::now(),
             fault: None,
         };
         let (height, hash) = (node.tip.last.height, node.tip.hash);
@@ -122,6 +125,7 @@ impl Node {
 
     /// Begins a class, or gives it another reserve.
     pub(super) fn want(&mut self, id: ClassId, reserve: Reserve) {
+        self.learned = Instant::now();
         if self.classes.get(&id).is_some_and(|class| class.reserve == reserve) {
             return;
         }
@@ -242,6 +246,7 @@ impl Node {
         if events.is_empty() {
             return;
         }
+        self.learned = Instant::now();
         self.tip = self.kernel.tip();
         self.store.begin_tip();
         let next_height = self.tip.last.height + 1;
@@ -377,7 +382,7 @@ impl Node {
     }
 
     fn report(&mut self, class: ClassId, update: TemplateUpdate) {
-        self.feed.report(SourceUpdate::Template { class, update });
+        self.feed.report(SourceUpdate::Template { class, update, learned: self.learned });
     }
 
     /// Announces better templates for the tip where enough fees came and the last one is old enough.
@@ -385,6 +390,7 @@ impl Node {
         if self.fault.is_some() {
             return;
         }
+        self.learned = Instant::now();
         let (interval, fee_delta_sat) = (self.config.template_interval, self.config.fee_delta_sat);
         let mut better = Vec::new();
         for (id, class) in &mut self.classes {

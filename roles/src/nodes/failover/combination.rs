@@ -87,19 +87,19 @@ impl Combination {
         match update {
             SourceUpdate::Up => self.handle_up(source),
             SourceUpdate::Down { reason } => self.handle_down(source, reason, now),
-            SourceUpdate::Template { class, update } => {
+            SourceUpdate::Template { class, update, learned } => {
                 let Some(choice) = self.classes.get_mut(&class) else { return };
                 match update {
                     TemplateUpdate::NewTemplate(template) => choice.handle_template(source, template),
                     TemplateUpdate::SetNewPrevHash(tip) => choice.handle_tip(source, tip, now),
                 }
-                self.pass_on(class);
+                self.pass_on(class, learned);
             }
             SourceUpdate::Refused { class, reason } => {
                 let Some(choice) = self.classes.get_mut(&class) else { return };
                 warn!(source = self.members[source].name, %reason, "a template source cannot leave the room that is asked for");
                 choice.handle_refusal(source, reason, now);
-                self.pass_on(class);
+                self.pass_on(class, now);
             }
             SourceUpdate::BlockConnected { hash, .. } => self.report_block(hash, true, update),
             SourceUpdate::BlockDisconnected { hash, .. } => self.report_block(hash, false, update),
@@ -119,7 +119,7 @@ impl Combination {
         for class in due {
             if let Some(choice) = self.classes.get_mut(&class) {
                 choice.handle_timeout(now);
-                self.pass_on(class);
+                self.pass_on(class, now);
             }
         }
     }
@@ -177,7 +177,7 @@ impl Combination {
                     "another template source serves"
                 );
             }
-            self.pass_on(class);
+            self.pass_on(class, now);
         }
         let reason = |member: &Member| match &member.state {
             State::Down(reason) => Some(format!("{}: {reason}", member.name)),
@@ -192,7 +192,7 @@ impl Combination {
     }
 
     /// Reports what a class's choice came to, under ids of the combination's own.
-    fn pass_on(&mut self, class: ClassId) {
+    fn pass_on(&mut self, class: ClassId, learned: Instant) {
         let Some(choice) = self.classes.get_mut(&class) else { return };
         let effects: Vec<_> = choice.poll_effects().collect();
         for effect in effects {
@@ -216,7 +216,7 @@ impl Combination {
                     continue;
                 }
             };
-            self.updates.push_back(SourceUpdate::Template { class, update });
+            self.updates.push_back(SourceUpdate::Template { class, update, learned });
         }
     }
 

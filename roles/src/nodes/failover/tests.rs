@@ -79,7 +79,11 @@ impl Bench {
     fn give_template(&mut self, source: usize, template: Arc<Template>) -> Vec<Seen> {
         self.give(
             source,
-            SourceUpdate::Template { class: CLASS, update: TemplateUpdate::NewTemplate(template) },
+            SourceUpdate::Template {
+                class: CLASS,
+                update: TemplateUpdate::NewTemplate(template),
+                learned: self.now,
+            },
         )
     }
 
@@ -94,7 +98,7 @@ impl Bench {
             target: Target::MAX,
         };
         let update = TemplateUpdate::SetNewPrevHash(Arc::new(tip));
-        seen.extend(self.give(source, SourceUpdate::Template { class: CLASS, update }));
+        seen.extend(self.give(source, SourceUpdate::Template { class: CLASS, update, learned: self.now }));
         seen
     }
 
@@ -113,7 +117,7 @@ impl Bench {
         let mut seen = Vec::new();
         while let Some(update) = self.combination.poll_update() {
             seen.push(match update {
-                SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(it) } => {
+                SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(it), .. } => {
                     assert_eq!(class, CLASS);
                     assert!(it.template_id > self.last_id, "ids rise");
                     self.last_id = it.template_id;
@@ -248,7 +252,7 @@ fn future_templates_go_out_ahead_of_their_tip_once() {
         target: Target::MAX,
     };
     let update = TemplateUpdate::SetNewPrevHash(Arc::new(tip));
-    let seen = bench.give(0, SourceUpdate::Template { class: CLASS, update });
+    let seen = bench.give(0, SourceUpdate::Template { class: CLASS, update, learned: bench.now });
     assert_eq!(seen, [Seen::Tip(prev_hash(6, 0))]);
 }
 
@@ -317,7 +321,7 @@ fn a_template_without_a_height_is_of_no_use() {
     let tip =
         PrevHash { template_id: 2, prev_hash: [1; 32], header_timestamp: 0, nbits: 0, target: Target::MAX };
     let update = TemplateUpdate::SetNewPrevHash(Arc::new(tip));
-    assert_eq!(bench.give(0, SourceUpdate::Template { class: CLASS, update }).len(), 2);
+    assert_eq!(bench.give(0, SourceUpdate::Template { class: CLASS, update, learned: bench.now }).len(), 2);
     assert_eq!(bench.tip(0, 3, 16, 9).len(), 2, "the opcode for 16 is its height: followed aside");
     assert_eq!(bench.tip(0, 4, 17, 9).len(), 2);
 }

@@ -361,7 +361,7 @@ impl Provider {
         if template.future_template {
             let is_announced = class.tip.is_some() && class.futures_announced < FUTURES_ANNOUNCED_MAX;
             class.futures_announced += usize::from(is_announced);
-            let id = is_announced.then(|| self.announce(class_id, link, &template, None));
+            let id = is_announced.then(|| self.announce(class_id, link, &template, None, now));
             let Some(class) = self.classes.get_mut(&class_id) else { return };
             if class.futures.len() >= FUTURES_MAX {
                 class.futures.pop_front();
@@ -389,7 +389,7 @@ impl Provider {
         let Some(Tip { prev_hash, .. }) = class.tip else { return };
         class.held = None;
         class.next_announcement = Some(now + TEMPLATE_INTERVAL);
-        let id = self.announce(class_id, link, template, Some(prev_hash));
+        let id = self.announce(class_id, link, template, Some(prev_hash), now);
         self.want_transactions(class_id, id);
     }
 
@@ -400,6 +400,7 @@ impl Provider {
         link: LinkId,
         template: &Template,
         prev_hash: Option<[u8; 32]>,
+        now: Instant,
     ) -> u64 {
         let template_id = self.ids.next_id();
         let provider_id = template.template_id;
@@ -407,7 +408,8 @@ impl Provider {
         let tip = self.classes.get(&class).map_or(0, |class| class.tips);
         let announced = Arc::clone(&template);
         self.templates.insert(Known { template, class, link, provider_id, prev_hash, tip });
-        self.feed.report(SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(announced) });
+        let update = TemplateUpdate::NewTemplate(announced);
+        self.feed.report(SourceUpdate::Template { class, update, learned: now });
         template_id
     }
 
@@ -437,10 +439,10 @@ impl Provider {
             self.standing = Standing::Up;
             self.feed.report(SourceUpdate::Up);
         }
-        let id = announced.unwrap_or_else(|| self.announce(class_id, link, &template, None));
+        let id = announced.unwrap_or_else(|| self.announce(class_id, link, &template, None, now));
         let update =
             TemplateUpdate::SetNewPrevHash(Arc::new(PrevHash { template_id: id, ..prev_hash.clone() }));
-        self.feed.report(SourceUpdate::Template { class: class_id, update });
+        self.feed.report(SourceUpdate::Template { class: class_id, update, learned: now });
         self.templates.activate(id, prev_hash.prev_hash, tip);
         self.templates.begin_tip(class_id, tip);
         self.prune_store();

@@ -237,8 +237,8 @@ fn a_tip_comes_with_its_template_and_the_source_is_up() {
     let reports = world.reports();
     let [
         SourceUpdate::Up,
-        SourceUpdate::Template { class: POOL, update: TemplateUpdate::NewTemplate(first) },
-        SourceUpdate::Template { class: POOL, update: TemplateUpdate::SetNewPrevHash(tip) },
+        SourceUpdate::Template { class: POOL, update: TemplateUpdate::NewTemplate(first), .. },
+        SourceUpdate::Template { class: POOL, update: TemplateUpdate::SetNewPrevHash(tip), .. },
         SourceUpdate::BlockConnected { height: 20, reward_sat: None, .. },
     ] = &reports[..]
     else {
