@@ -384,6 +384,7 @@ impl Chain {
     }
 
     fn report(&mut self, class: ClassId, update: TemplateUpdate) {
-        self.feed.report(SourceUpdate::Template { class, update });
+        // There is no node to hear it from: it begins here.
+        self.feed.report(SourceUpdate::Template { class, update, learned: Instant::now() });
     }
 }
