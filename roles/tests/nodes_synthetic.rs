@@ -46,7 +46,9 @@ fn start(config: SyntheticConfig) -> (SyntheticSource, Receiver<SourceUpdate>) {
 
 fn next_template(updates: &Receiver<SourceUpdate>, of: ClassId) -> Arc<Template> {
     match updates.recv_timeout(PATIENCE).unwrap() {
-        SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(template) } if class == of => {
+        SourceUpdate::Template { class, update: TemplateUpdate::NewTemplate(template), .. }
+            if class == of =>
+        {
             template
         }
         other => panic!("a template of {of:?}, not {other:?}"),
@@ -55,7 +57,9 @@ fn next_template(updates: &Receiver<SourceUpdate>, of: ClassId) -> Arc<Template>
 
 fn next_tip(updates: &Receiver<SourceUpdate>, of: ClassId) -> Arc<PrevHash> {
     match updates.recv_timeout(PATIENCE).unwrap() {
-        SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip) } if class == of => tip,
+        SourceUpdate::Template { class, update: TemplateUpdate::SetNewPrevHash(tip), .. } if class == of => {
+            tip
+        }
         other => panic!("a tip of {of:?}, not {other:?}"),
     }
 }
