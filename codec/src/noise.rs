@@ -2,7 +2,8 @@
 //!
 //! - the handshake in two acts: [`Initiator`] and [`Responder`] (spec 4.5),
 //! - sealing and opening frames in place: [`Sealer`] and [`Opener`] (spec 4.6),
-//! - frames out of a byte stream, read where they lie: [`SecureDeframer`].
+//! - frames out of a byte stream, read where they lie: [`SecureDeframer`],
+//! - the choice of what encrypts, which is the package `adit-aead`'s: [`Aead`].
 //!
 //! Randomness and time are arguments. Invariants: a nonce is never used twice with one key; no
 //! plaintext is handed out before its tag has verified; whatever fails to open ends the connection,
@@ -16,6 +17,7 @@ mod handshake;
 mod symmetric;
 mod transport;
 
+pub use adit_aead::{Aead, Backend as AeadBackend};
 pub use deframing::{DeframeError, SPARE_CAPACITY_MAX, SecureDeframer, SpareBuffers};
 pub use handshake::{EphemeralKey, HandshakeError, Initiator, Responder, Transport};
 pub use transport::{

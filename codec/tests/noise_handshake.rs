@@ -220,6 +220,6 @@ fn debug_shows_no_keys() {
 }
 
 #[test]
-fn a_transport_is_80_bytes() {
-    assert_eq!(size_of::<Transport>(), 80);
+fn a_transport_is_96_bytes() {
+    assert_eq!(size_of::<Transport>(), 96);
 }

@@ -8,8 +8,8 @@ use adit_codec::{
     frame::FrameHeader,
     keys::{AuthorityPublicKey, AuthoritySecretKey, CertificateError, StaticKeyPair},
     noise::{
-        ACT1_LEN, ACT2_LEN, EphemeralKey, FRAME_OFFSET, HandshakeError, Initiator, Responder, SecureDeframer,
-        Transport, sealed_len,
+        ACT1_LEN, ACT2_LEN, Aead, AeadBackend, EphemeralKey, FRAME_OFFSET, HandshakeError, Initiator,
+        Responder, SecureDeframer, Transport, sealed_len,
     },
 };
 use codec_sv2::{
@@ -165,6 +165,15 @@ fn frames_pass_when_we_initiate() {
 #[test]
 fn frames_pass_when_they_initiate() {
     frames_pass_both_ways(they_initiate());
+}
+
+#[test]
+fn frames_pass_whatever_we_encrypt_with() {
+    for aead in AeadBackend::ALL.into_iter().filter_map(Aead::forced) {
+        let (mut ours, theirs) = they_initiate();
+        ours.set_aead(aead);
+        frames_pass_both_ways((ours, theirs));
+    }
 }
 
 /// Every key is random on their side: encodings that only sometimes occur must work as well.

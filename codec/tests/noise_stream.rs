@@ -6,27 +6,35 @@ use adit_codec::{
     frame::FrameHeader,
     keys::{AuthoritySecretKey, StaticKeyPair},
     noise::{
-        ACT2_LEN, DeframeError, EphemeralKey, Initiator, OpenError, Responder, SecureDeframer, SpareBuffers,
-        Transport, sealed_len,
+        ACT2_LEN, Aead, AeadBackend, DeframeError, EphemeralKey, Initiator, OpenError, Responder,
+        SecureDeframer, SpareBuffers, Transport, sealed_len,
     },
 };
-use proptest::{collection::vec, prelude::*, sample::Index};
+use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
 
-fn pair() -> (Transport, Transport) {
+/// What this CPU can encrypt with.
+fn aead() -> impl Strategy<Value = Aead> {
+    select(AeadBackend::ALL.into_iter().filter_map(Aead::forced).collect::<Vec<_>>())
+}
+
+/// Two ends, and what each encrypts with.
+fn pair(one: Aead, other: Aead) -> (Transport, Transport) {
     let authority = AuthoritySecretKey::from_bytes(&[0x11; 32]).unwrap();
     let static_key = StaticKeyPair::new(&[0x22; 64]).unwrap();
     let certificate = authority.certify(static_key.public_key(), 0, u32::MAX, &[0x33; 32]);
     let (initiator, act1) = Initiator::new(EphemeralKey::new(&[0x44; 64]).unwrap());
     let mut act2 = [0; ACT2_LEN];
     let ephemeral = EphemeralKey::new(&[0x55; 64]).unwrap();
-    let responding = Responder::respond(&act1, &static_key, &certificate, ephemeral, &mut act2);
-    let initiating = initiator.finish(&act2, Some(&authority.public_key()), 1, 0).unwrap();
+    let mut responding = Responder::respond(&act1, &static_key, &certificate, ephemeral, &mut act2);
+    let mut initiating = initiator.finish(&act2, Some(&authority.public_key()), 1, 0).unwrap();
+    initiating.set_aead(one);
+    responding.set_aead(other);
     (initiating, responding)
 }
 
 /// Mostly small frames, some around the chunks' edges.
 fn payload_len() -> impl Strategy<Value = usize> {
-    prop_oneof![20 => 0..300_usize, 2 => 65_510..65_530_usize, 1 => 131_030..131_050_usize]
+    prop_oneof![20 => 0..80_usize, 10 => 80..300_usize, 2 => 65_510..65_530_usize, 1 => 131_030..131_050_usize]
 }
 
 /// Lengths of the pieces in which the stream arrives: the usual ones and tiny ones.
@@ -84,8 +92,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn what_goes_in_comes_out(lens in vec(payload_len(), 1..12), cuts in cuts()) {
-        let (mut one, other) = pair();
+    fn what_goes_in_comes_out(
+        lens in vec(payload_len(), 1..12),
+        cuts in cuts(),
+        sealing in aead(),
+        opening in aead(),
+    ) {
+        let (mut one, other) = pair(sealing, opening);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
         let mut deframer = SecureDeframer::new(other.opener, 200_000);
         let (received, error) = receive(&mut deframer, &mut stream, &cuts);
@@ -101,8 +114,9 @@ proptest! {
         cuts in cuts(),
         position in any::<Index>(),
         bit in 0..8_u32,
+        aead in aead(),
     ) {
-        let (mut one, other) = pair();
+        let (mut one, other) = pair(aead, aead);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
         let position = position.index(stream.len());
         stream[position] ^= 1_u8 << bit;

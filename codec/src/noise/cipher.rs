@@ -1,15 +1,20 @@
-//! `CipherState` of spec 4.4.1: a key and a counter, 40 bytes.
-//!
-//! `ring`'s key object has 544 bytes, most of them room for another cipher's tables. So the 32 bytes
-//! are kept, and the object is made for each frame: 27 ns, where sealing 40 bytes takes 170.
+//! `CipherState` of spec 4.4.1: a key and a counter, and which kernels seal and open with them. 48 bytes.
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+use adit_aead::{Aead, Opening};
 use zeroize::Zeroize;
 
-use super::TAG_LEN;
+use super::{SEALED_HEADER_LEN, TAG_LEN};
+use crate::frame::FrameHeader;
 
 /// The nonce that Noise reserves: a counter that stands here seals and opens nothing any more.
 const NONCE_END: u64 = u64::MAX;
+
+// The AEAD knows where a frame's payload length is.
+const _: () = assert!(
+    adit_aead::HEADER_LEN == crate::frame::HEADER_LEN
+        && adit_aead::SEALED_HEADER_LEN == SEALED_HEADER_LEN
+        && adit_aead::TAG_LEN == TAG_LEN
+);
 
 /// Why a cipher state does not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,14 +32,17 @@ pub(super) struct CipherState {
     key: [u8; 32],
     /// [`NONCE_END`] when there is none left, and also when the key was wiped.
     nonce: u64,
+    aead: Aead,
 }
-
-/// A state's key as `ring` wants it, for as long as one frame takes.
-pub(super) struct RingKey(LessSafeKey);
 
 impl CipherState {
     pub(super) fn new(key: [u8; 32]) -> Self {
-        Self { key, nonce: 0 }
+        Self { key, nonce: 0, aead: Aead::detect() }
+    }
+
+    /// Seals and opens by other kernels from now on.
+    pub(super) fn set_aead(&mut self, aead: Aead) {
+        self.aead = aead;
     }
 
     /// Whether `count` further texts can be sealed or opened.
@@ -43,66 +51,69 @@ impl CipherState {
         if count <= NONCE_END - self.nonce { Ok(()) } else { Err(self.ended()) }
     }
 
-    /// Encrypts in place; the tag covers `associated` too. `key` is this state's. A failure changes nothing.
+    /// Encrypts in place; the tag covers `associated` too. A failure changes nothing.
     #[inline]
-    pub(super) fn seal(
-        &mut self,
-        key: &RingKey,
-        associated: &[u8],
-        text: &mut [u8],
-    ) -> Result<[u8; TAG_LEN], CipherError> {
+    pub(super) fn seal(&mut self, associated: &[u8], text: &mut [u8]) -> Result<[u8; TAG_LEN], CipherError> {
         self.check(1)?;
-        let tag = key
-            .0
-            .seal_in_place_separate_tag(ring_nonce(self.nonce), Aad::from(associated), text)
-            .expect("a text shorter than ChaCha20's 256 GB");
+        let tag = self.aead.seal(&self.key, self.nonce, associated, text);
         self.nonce += 1;
-        let mut bytes = [0; TAG_LEN];
-        bytes.copy_from_slice(tag.as_ref());
-        Ok(bytes)
+        Ok(tag)
     }
 
-    /// Decrypts in place. `key` is this state's. If the tag does not match, the nonce stays and `text` holds no
-    /// plaintext.
+    /// Decrypts in place. If the tag does not match, the nonce stays and `text` holds no plaintext.
     #[inline]
     pub(super) fn open(
         &mut self,
-        key: &RingKey,
         associated: &[u8],
         text: &mut [u8],
-        tag: [u8; TAG_LEN],
+        tag: &[u8; TAG_LEN],
     ) -> Result<(), CipherError> {
         self.check(1)?;
-        let opened = key
-            .0
-            .open_in_place_separate_tag(
-                ring_nonce(self.nonce),
-                Aad::from(associated),
-                Tag::from(tag),
-                text,
-                0..,
-            )
-            .is_ok();
-        if opened {
-            self.nonce += 1;
-            Ok(())
-        } else {
-            text.fill(0);
-            Err(CipherError::Tag)
-        }
+        self.aead.open(&self.key, self.nonce, associated, text, tag).map_err(|_| CipherError::Tag)?;
+        self.nonce += 1;
+        Ok(())
+    }
+
+    /// Encrypts a frame whose payload is one text or none, each text followed by room for its tag. A failure changes nothing.
+    #[inline]
+    pub(super) fn seal_frame(
+        &mut self,
+        header: &mut [u8; SEALED_HEADER_LEN],
+        payload: &mut [u8],
+    ) -> Result<(), CipherError> {
+        let count = if payload.is_empty() { 1 } else { 2 };
+        self.check(count)?;
+        self.aead.seal_frame(&self.key, self.nonce, header, payload);
+        self.nonce += count;
+        Ok(())
+    }
+
+    /// Decrypts the frame that `bytes` begin with, in place: a header's length and then, if it is whole and not longer than the
+    /// limit, the payload as one text. The limit is at most what one text holds. If a tag does not match, the nonce stays and
+    /// `bytes` hold no plaintext of what does not.
+    #[inline]
+    pub(super) fn open_frame(
+        &mut self,
+        bytes: &mut [u8],
+        payload_len_max: usize,
+    ) -> Result<(FrameHeader, Opening), CipherError> {
+        self.check(1)?;
+        // With one nonce left, only the header's text can be opened.
+        let len_max = if self.check(2).is_ok() { payload_len_max } else { 0 };
+        let opening =
+            self.aead.open_frame(&self.key, self.nonce, bytes, len_max).map_err(|_| CipherError::Tag)?;
+        let header = FrameHeader::parse(bytes.first_chunk().expect("an opened header is there"));
+        self.nonce += match opening {
+            Opening::Frame if header.payload_len > 0 => 2,
+            Opening::Frame | Opening::Header => 1,
+        };
+        Ok((header, opening))
     }
 
     /// Forgets the key: nothing can be sealed or opened any more.
     pub(super) fn wipe(&mut self) {
         self.key.zeroize();
         self.nonce = NONCE_END;
-    }
-
-    /// The key in the form in which it works; not for a wiped state.
-    #[inline]
-    pub(super) fn ring_key(&self) -> RingKey {
-        let key = UnboundKey::new(&CHACHA20_POLY1305, &self.key).expect("ChaCha20 keys have 32 bytes");
-        RingKey(LessSafeKey::new(key))
     }
 
     /// The two ends are told apart by the key, which is all zeros only when wiped.
@@ -118,14 +129,6 @@ impl Drop for CipherState {
     }
 }
 
-/// 32 zero bits, then the counter, little-endian (spec 4.4.1).
-#[inline]
-fn ring_nonce(counter: u64) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&counter.to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,88 +136,92 @@ mod tests {
     const TEXT: &[u8; 114] = b"Ladies and Gentlemen of the class of '99: If I could offer you \
         only one tip for the future, sunscreen would be it.";
 
-    /// RFC 8439, 2.8.2. Its nonce does not begin with four zero bytes, as Noise's do, so it goes past `ring_nonce`.
-    #[test]
-    fn aead_meets_rfc_8439() {
-        let key: [u8; 32] = core::array::from_fn(|i| 0x80 + i as u8);
-        let nonce = hex::decode("070000004041424344454647").unwrap();
-        let associated = hex::decode("50515253c0c1c2c3c4c5c6c7").unwrap();
-        let mut text = *TEXT;
-        let tag = CipherState::new(key)
-            .ring_key()
-            .0
-            .seal_in_place_separate_tag(
-                Nonce::try_assume_unique_for_key(&nonce).unwrap(),
-                Aad::from(&associated),
-                &mut text,
-            )
-            .unwrap();
-        assert_eq!(hex::encode(tag.as_ref()), "1ae10b594f09e26a7e902ecbd0600691");
-        assert_eq!(
-            hex::encode(text),
-            "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d63dbea45e8ca9671282fafb69da92728b\
-             1a71de0a9e060b2905d6a5b67ecd3b3692ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc\
-             3ff4def08e4b7a9de576d26586cec64b6116"
-        );
-    }
-
-    #[test]
-    fn the_nonce_is_four_zeros_and_the_counter_little_endian() {
-        assert_eq!(ring_nonce(0x0102).as_ref(), &[0, 0, 0, 0, 2, 1, 0, 0, 0, 0, 0, 0]);
-    }
-
     #[test]
     fn a_failed_open_keeps_the_nonce_and_gives_no_plaintext() {
         let mut sealing = CipherState::new([3; 32]);
-        let key = sealing.ring_key();
         let mut opening = CipherState::new([3; 32]);
         let mut sealed = *TEXT;
-        let tag = sealing.seal(&key, b"h", &mut sealed).unwrap();
+        let tag = sealing.seal(b"h", &mut sealed).unwrap();
         for (associated, flip) in [(b"g", 0), (b"h", 1)] {
             let mut text = sealed;
             text[50] ^= flip;
-            assert_eq!(opening.open(&key, associated, &mut text, tag), Err(CipherError::Tag));
+            assert_eq!(opening.open(associated, &mut text, &tag), Err(CipherError::Tag));
             assert_eq!(text, [0; 114]);
         }
         let mut text = sealed;
-        opening.open(&key, b"h", &mut text, tag).unwrap();
+        opening.open(b"h", &mut text, &tag).unwrap();
         assert_eq!(&text, TEXT);
     }
 
     #[test]
     fn the_last_nonce_is_never_used() {
         let mut cipher = CipherState::new([3; 32]);
-        let key = cipher.ring_key();
         cipher.nonce = u64::MAX - 1;
         assert_eq!(cipher.check(2), Err(CipherError::Exhausted));
         let mut other = CipherState::new([3; 32]);
         other.nonce = u64::MAX - 1;
         let mut text = *TEXT;
-        let tag = cipher.seal(&key, &[], &mut text).unwrap();
+        let tag = cipher.seal(&[], &mut text).unwrap();
         let sealed = text;
-        other.open(&key, &[], &mut text, tag).unwrap();
+        other.open(&[], &mut text, &tag).unwrap();
         assert_eq!(&text, TEXT);
-        assert_eq!(cipher.seal(&key, &[], &mut text), Err(CipherError::Exhausted));
+        assert_eq!(cipher.seal(&[], &mut text), Err(CipherError::Exhausted));
         assert_eq!(&text, TEXT);
         text = sealed;
-        assert_eq!(other.open(&key, &[], &mut text, tag), Err(CipherError::Exhausted));
+        assert_eq!(other.open(&[], &mut text, &tag), Err(CipherError::Exhausted));
         assert_eq!(text, sealed);
+    }
+
+    #[test]
+    fn the_last_nonce_opens_a_header_and_no_payload() {
+        let frame = |payload: &[u8]| {
+            let mut sealing = CipherState::new([3; 32]);
+            sealing.nonce = u64::MAX - 2;
+            let mut header = [0; SEALED_HEADER_LEN];
+            header[3] = payload.len() as u8;
+            let mut sealed = payload.to_vec();
+            sealed.resize(payload.len() + if payload.is_empty() { 0 } else { TAG_LEN }, 0);
+            sealing.seal_frame(&mut header, &mut sealed).unwrap();
+            (sealing.nonce, [&header[..], &sealed].concat())
+        };
+        for (payload, used) in [(&b""[..], 1), (b"x", 2), (TEXT, 2)] {
+            let (nonce, sealed) = frame(payload);
+            assert_eq!(nonce, u64::MAX - 2 + used);
+            let mut opening = CipherState::new([3; 32]);
+            opening.nonce = u64::MAX - 2;
+            let (header, opened) = opening.open_frame(&mut sealed.clone(), 1000).unwrap();
+            assert_eq!((header.payload_len as usize, opened), (payload.len(), Opening::Frame));
+            assert_eq!(opening.nonce, nonce);
+        }
+        let mut sealing = CipherState::new([3; 32]);
+        sealing.nonce = u64::MAX - 1;
+        let mut header = [0; SEALED_HEADER_LEN];
+        header[3] = 1;
+        assert_eq!(sealing.seal_frame(&mut header, &mut [0; 17]), Err(CipherError::Exhausted));
+        assert_eq!(sealing.nonce, u64::MAX - 1);
+        let tag = sealing.seal(&[], &mut header[..6]).unwrap();
+        header[6..].copy_from_slice(&tag);
+        let mut opening = CipherState::new([3; 32]);
+        opening.nonce = u64::MAX - 1;
+        let mut sealed = [&header[..], &[7; 17]].concat();
+        assert_eq!(opening.open_frame(&mut sealed, 1000).unwrap().1, Opening::Header);
+        assert_eq!(sealed[SEALED_HEADER_LEN..], [7; 17]);
+        assert_eq!(opening.open_frame(&mut sealed, 1000), Err(CipherError::Exhausted));
     }
 
     #[test]
     fn a_wiped_key_does_nothing() {
         let mut cipher = CipherState::new([3; 32]);
-        let key = cipher.ring_key();
         cipher.wipe();
         let mut text = *TEXT;
-        assert_eq!(cipher.seal(&key, &[], &mut text), Err(CipherError::Wiped));
-        assert_eq!(cipher.open(&key, &[], &mut text, [0; 16]), Err(CipherError::Wiped));
+        assert_eq!(cipher.seal(&[], &mut text), Err(CipherError::Wiped));
+        assert_eq!(cipher.open(&[], &mut text, &[0; 16]), Err(CipherError::Wiped));
         assert_eq!(&text, TEXT);
         assert_eq!(cipher.key, [0; 32]);
     }
 
     #[test]
-    fn a_cipher_state_is_a_key_and_a_counter() {
-        assert_eq!(size_of::<CipherState>(), 40);
+    fn a_cipher_state_is_small() {
+        assert_eq!(size_of::<CipherState>(), 48);
     }
 }

@@ -11,9 +11,10 @@
 use alloc::{boxed::Box, vec::Vec};
 use core::{fmt, mem};
 
+use adit_aead::Opening;
+
 use super::{
     TAG_LEN,
-    cipher::RingKey,
     transport::{OpenError, Opener, SEALED_CHUNK_LEN_MAX, SEALED_HEADER_LEN, sealed_payload_len},
 };
 use crate::frame::FrameHeader;
@@ -60,7 +61,7 @@ impl From<OpenError> for DeframeError {
     }
 }
 
-/// One connection's received stream. 56 bytes, and a buffer while a frame is incomplete.
+/// One connection's received stream. 64 bytes, and a buffer while a frame is incomplete.
 ///
 /// After an error every further call fails.
 pub struct SecureDeframer {
@@ -127,9 +128,21 @@ impl SecureDeframer {
         if input.is_empty() {
             return Ok(None);
         }
-        let key = self.opener.ring_key();
-        let Some(header) = self.next_header(&key, input, spares)? else {
-            return Ok(None);
+        let header = if self.partial.is_none() && input.len() >= SEALED_HEADER_LEN {
+            let (header, opening) = self.opener.open_frame(input, self.payload_len_max)?;
+            self.check(header)?;
+            let (_, rest) = mem::take(input).split_at_mut(SEALED_HEADER_LEN);
+            *input = rest;
+            if opening == Opening::Frame {
+                let payload_len = header.payload_len as usize;
+                let (payload, rest) = mem::take(input).split_at_mut(sealed_payload_len(payload_len));
+                *input = rest;
+                return Ok(Some((header, &payload[..payload_len])));
+            }
+            header
+        } else {
+            let Some(header) = self.gather_header(input, spares)? else { return Ok(None) };
+            header
         };
         let sealed_len = sealed_payload_len(header.payload_len as usize);
         let nothing_gathered = self.partial.as_ref().is_none_or(|partial| partial.bytes.is_empty());
@@ -137,55 +150,46 @@ impl SecureDeframer {
             self.release(spares);
             let (payload, rest) = mem::take(input).split_at_mut(sealed_len);
             *input = rest;
-            let len = self.opener.open_payload_with(&key, payload)?;
+            let len = self.opener.open_payload(payload)?;
             return Ok(Some((header, &payload[..len])));
         }
         let partial = self.partial.get_or_insert_with(|| spares.take());
         partial.header = Some(header);
-        if !partial.gather_payload(&mut self.opener, &key, header, input)? {
+        if !partial.gather_payload(&mut self.opener, header, input)? {
             return Ok(None);
         }
         partial.delivered = true;
         Ok(Some((header, &partial.bytes)))
     }
 
-    /// The header of the current frame: the one known already, or the stream's next. None if the input ends before.
-    fn next_header(
+    /// The header of the frame that is incomplete: the one known already, or the one whose bytes begin or go on with the input.
+    /// None if the input ends before.
+    fn gather_header(
         &mut self,
-        key: &RingKey,
         input: &mut &mut [u8],
         spares: &mut SpareBuffers,
     ) -> Result<Option<FrameHeader>, DeframeError> {
-        let header = match self.partial.as_deref_mut() {
-            Some(Partial { header: Some(header), .. }) => return Ok(Some(*header)),
-            Some(partial) => {
-                partial.gather(input, SEALED_HEADER_LEN, SEALED_HEADER_LEN);
-                let Some(sealed) = partial.bytes.first_chunk_mut() else {
-                    return Ok(None);
-                };
-                let header = self.opener.open_header_with(key, sealed)?;
-                partial.bytes.clear();
-                partial.header = Some(header);
-                header
-            }
-            None if input.len() < SEALED_HEADER_LEN => {
-                if !input.is_empty() {
-                    self.partial.insert(spares.take()).gather(input, SEALED_HEADER_LEN, SEALED_HEADER_LEN);
-                }
-                return Ok(None);
-            }
-            None => {
-                let (sealed, rest) =
-                    mem::take(input).split_first_chunk_mut().expect("the input holds a sealed header");
-                *input = rest;
-                self.opener.open_header_with(key, sealed)?
-            }
+        let partial = self.partial.get_or_insert_with(|| spares.take());
+        if let Some(header) = partial.header {
+            return Ok(Some(header));
+        }
+        partial.gather(input, SEALED_HEADER_LEN, SEALED_HEADER_LEN);
+        let Some(sealed) = partial.bytes.first_chunk_mut() else {
+            return Ok(None);
         };
+        let header = self.opener.open_header(sealed)?;
+        partial.bytes.clear();
+        partial.header = Some(header);
+        self.check(header)?;
+        Ok(Some(header))
+    }
+
+    fn check(&mut self, header: FrameHeader) -> Result<(), DeframeError> {
         if header.payload_len > self.payload_len_max {
             self.opener.poison();
             return Err(DeframeError::PayloadTooLong { header, payload_len_max: self.payload_len_max });
         }
-        Ok(Some(header))
+        Ok(())
     }
 
     fn release(&mut self, spares: &mut SpareBuffers) {
@@ -222,7 +226,6 @@ impl Partial {
     fn gather_payload(
         &mut self,
         opener: &mut Opener,
-        key: &RingKey,
         header: FrameHeader,
         input: &mut &mut [u8],
     ) -> Result<bool, OpenError> {
@@ -234,7 +237,7 @@ impl Partial {
             if self.bytes.len() < wanted_len {
                 return Ok(false);
             }
-            self.opened_len += opener.open_chunk(key, &mut self.bytes[self.opened_len..])?;
+            self.opened_len += opener.open_chunk(&mut self.bytes[self.opened_len..])?;
             self.bytes.truncate(self.opened_len);
         }
         Ok(true)

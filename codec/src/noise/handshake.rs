@@ -6,6 +6,7 @@
 
 use core::fmt;
 
+use adit_aead::Aead;
 use zeroize::Zeroizing;
 
 use super::{
@@ -85,6 +86,14 @@ pub struct Transport {
     pub opener: Opener,
     /// Seals what goes to the peer.
     pub sealer: Sealer,
+}
+
+impl Transport {
+    /// Opens and seals by these kernels, instead of the fastest ones.
+    pub fn set_aead(&mut self, aead: Aead) {
+        self.opener.set_aead(aead);
+        self.sealer.set_aead(aead);
+    }
 }
 
 /// The server's side, which keeps no state between its acts.

@@ -47,9 +47,7 @@ impl SymmetricState {
     pub(super) fn seal(&mut self, key: OnceKey, sealed: &mut [u8]) {
         let OnceKey(mut cipher) = key;
         let (text, tag) = sealed.split_at_mut(sealed.len() - TAG_LEN);
-        tag.copy_from_slice(
-            &cipher.seal(&cipher.ring_key(), &self.hash, text).expect("a fresh key has nonces"),
-        );
+        tag.copy_from_slice(&cipher.seal(&self.hash, text).expect("a fresh key has nonces"));
         self.mix_hash(sealed);
     }
 
@@ -61,7 +59,7 @@ impl SymmetricState {
         let (text, tag) = sealed.split_at_mut(sealed.len() - TAG_LEN);
         let mut tag_bytes = [0; TAG_LEN];
         tag_bytes.copy_from_slice(tag);
-        cipher.open(&cipher.ring_key(), &hash, text, tag_bytes)
+        cipher.open(&hash, text, &tag_bytes)
     }
 
     /// The transport's keys: first the initiator's direction, then the responder's.

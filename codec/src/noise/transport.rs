@@ -5,9 +5,11 @@
 
 use core::fmt;
 
+use adit_aead::{Aead, Opening};
+
 use super::{
     TAG_LEN,
-    cipher::{CipherError, CipherState, RingKey},
+    cipher::{CipherError, CipherState},
 };
 use crate::frame::{FrameHeader, HEADER_LEN};
 
@@ -116,7 +118,7 @@ impl fmt::Display for SealError {
 
 impl core::error::Error for SealError {}
 
-/// Opens what a peer sends: header, payload, header, payload. 40 bytes.
+/// Opens what a peer sends: header, payload, header, payload. 48 bytes.
 ///
 /// A failure wipes the key: whatever is opened afterwards is [`OpenError::Poisoned`].
 pub struct Opener {
@@ -128,22 +130,18 @@ impl Opener {
         Self { cipher }
     }
 
+    /// Opens by these kernels from now on, instead of the fastest ones.
+    pub fn set_aead(&mut self, aead: Aead) {
+        self.cipher.set_aead(aead);
+    }
+
     /// Opens a header where it lies.
     ///
     /// # Errors
     /// [`OpenError`]; the bytes then hold no plaintext.
     #[inline]
     pub fn open_header(&mut self, sealed: &mut [u8; SEALED_HEADER_LEN]) -> Result<FrameHeader, OpenError> {
-        self.open_header_with(&self.cipher.ring_key(), sealed)
-    }
-
-    #[inline]
-    pub(super) fn open_header_with(
-        &mut self,
-        key: &RingKey,
-        sealed: &mut [u8; SEALED_HEADER_LEN],
-    ) -> Result<FrameHeader, OpenError> {
-        self.open_chunk(key, sealed)?;
+        self.open_chunk(sealed)?;
         Ok(FrameHeader::parse(sealed.first_chunk().expect("22 bytes begin with 6")))
     }
 
@@ -153,22 +151,33 @@ impl Opener {
     /// [`OpenError`]; the bytes then hold no plaintext.
     #[inline]
     pub fn open_payload(&mut self, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
-        self.open_payload_with(&self.cipher.ring_key(), ciphertext)
-    }
-
-    #[inline]
-    pub(super) fn open_payload_with(
-        &mut self,
-        key: &RingKey,
-        ciphertext: &mut [u8],
-    ) -> Result<usize, OpenError> {
         if (TAG_LEN + 1..=SEALED_CHUNK_LEN_MAX).contains(&ciphertext.len()) {
-            return self.open_chunk(key, ciphertext);
+            return self.open_chunk(ciphertext);
         }
-        self.open_chunks(key, ciphertext)
+        self.open_chunks(ciphertext)
     }
 
-    fn open_chunks(&mut self, key: &RingKey, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
+    /// Opens the frame that `bytes` begin with where it lies: the header, and the payload too if it is all there, one chunk, and
+    /// not longer than `payload_len_max`. `bytes` hold at least a sealed header.
+    ///
+    /// # Errors
+    /// [`OpenError`]; what did not open is then no plaintext.
+    #[inline]
+    pub(super) fn open_frame(
+        &mut self,
+        bytes: &mut [u8],
+        payload_len_max: u32,
+    ) -> Result<(FrameHeader, Opening), OpenError> {
+        match self.cipher.open_frame(bytes, (payload_len_max as usize).min(CHUNK_LEN_MAX)) {
+            Ok(opened) => Ok(opened),
+            Err(error) => {
+                self.poison();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn open_chunks(&mut self, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
         let len = ciphertext.len();
         let last_len = len % SEALED_CHUNK_LEN_MAX;
         if last_len != 0 && last_len <= TAG_LEN {
@@ -178,7 +187,7 @@ impl Opener {
         let (mut opened, mut start) = (0, 0);
         while start < len {
             let end = len.min(start + SEALED_CHUNK_LEN_MAX);
-            match self.open_chunk(key, &mut ciphertext[start..end]) {
+            match self.open_chunk(&mut ciphertext[start..end]) {
                 Ok(chunk_len) => {
                     ciphertext.copy_within(start..start + chunk_len, opened);
                     opened += chunk_len;
@@ -195,24 +204,18 @@ impl Opener {
 
     /// Opens one Noise message; `sealed` holds at least a tag. Returns the plaintext's length.
     #[inline]
-    pub(super) fn open_chunk(&mut self, key: &RingKey, sealed: &mut [u8]) -> Result<usize, OpenError> {
+    pub(super) fn open_chunk(&mut self, sealed: &mut [u8]) -> Result<usize, OpenError> {
         let Some((text, tag)) = sealed.split_last_chunk_mut::<TAG_LEN>() else {
             self.poison();
             return Err(OpenError::Length { len: sealed.len() });
         };
-        match self.cipher.open(key, &[], text, *tag) {
+        match self.cipher.open(&[], text, tag) {
             Ok(()) => Ok(text.len()),
             Err(error) => {
                 self.poison();
                 Err(error.into())
             }
         }
-    }
-
-    /// The key for one frame, good for as long as [`Self::check`] succeeds.
-    #[inline]
-    pub(super) fn ring_key(&self) -> RingKey {
-        self.cipher.ring_key()
     }
 
     /// Whether anything can still be opened.
@@ -236,7 +239,7 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// Seals what goes to a peer. 40 bytes.
+/// Seals what goes to a peer. 48 bytes.
 ///
 /// Frames must be sent in the order in which they were sealed, none left out.
 pub struct Sealer {
@@ -246,6 +249,11 @@ pub struct Sealer {
 impl Sealer {
     pub(super) fn new(cipher: CipherState) -> Self {
         Self { cipher }
+    }
+
+    /// Seals by these kernels from now on, instead of the fastest ones.
+    pub fn set_aead(&mut self, aead: Aead) {
+        self.cipher.set_aead(aead);
     }
 
     /// Seals a frame in place. The plaintext frame, header and payload of `frame_len` bytes together, begins at
@@ -266,23 +274,21 @@ impl Sealer {
         let header: [u8; HEADER_LEN] = *frame.first_chunk().expect("the buffer holds a sealed header");
         self.check(header, payload_len)?;
         let buffer = &mut buffer[..sealed_len(payload_len)];
-        let (sealed_header, payload) = buffer.split_at_mut(SEALED_HEADER_LEN);
+        let (sealed_header, payload) =
+            buffer.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("the buffer holds a sealed header");
         sealed_header[..HEADER_LEN].copy_from_slice(&header);
-        let key = self.cipher.ring_key();
-        self.seal_chunk(&key, sealed_header);
         if payload.len() <= SEALED_CHUNK_LEN_MAX {
-            if !payload.is_empty() {
-                self.seal_chunk(&key, payload);
-            }
+            self.cipher.seal_frame(sealed_header, payload).expect("nonces were counted");
             return Ok(buffer.len());
         }
+        self.seal_chunk(sealed_header);
         // The chunks make room for their tags, the last one first.
         for chunk in (1..payload_len.div_ceil(CHUNK_LEN_MAX)).rev() {
             let start = chunk * CHUNK_LEN_MAX;
             payload.copy_within(start..payload_len.min(start + CHUNK_LEN_MAX), chunk * SEALED_CHUNK_LEN_MAX);
         }
         for chunk in payload.chunks_mut(SEALED_CHUNK_LEN_MAX) {
-            self.seal_chunk(&key, chunk);
+            self.seal_chunk(chunk);
         }
         Ok(buffer.len())
     }
@@ -314,9 +320,9 @@ impl Sealer {
 
     /// Seals one Noise message, whose last 16 bytes are room for the tag.
     #[inline]
-    fn seal_chunk(&mut self, key: &RingKey, sealed: &mut [u8]) {
+    fn seal_chunk(&mut self, sealed: &mut [u8]) {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().expect("room for the tag");
-        *tag = self.cipher.seal(key, &[], text).expect("nonces were counted");
+        *tag = self.cipher.seal(&[], text).expect("nonces were counted");
     }
 }
 
