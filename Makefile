@@ -18,7 +18,7 @@ export CCACHE_DIR ?= $(ADIT_CACHE)/ccache
 export CCACHE_BASEDIR ?= $(CARGO_TARGET_DIR)
 export CCACHE_NOHASHDIR ?= true
 
-.PHONY: help run build test lint doc fixtures prerequisites fuzz bench clean-cache
+.PHONY: help run build test lint doc fixtures prerequisites fuzz bench measured peers scale flamegraph clean-cache
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -51,6 +51,20 @@ prerequisites: ## the system packages that the build needs; installed where that
 
 bench: prerequisites ## every criterion bench; BENCH=name for one of them
 	cargo bench --locked -p adit-bench $(if $(BENCH),--bench $(BENCH))
+
+# What is measured is built as it is released.
+measured: prerequisites
+	cargo build --release --locked -p adit-roles -p adit-loadgen -p adit-perf
+
+peers: measured ## Adit and the reference implementation's pool in turn under the same loads: perf/README.md; ARGS="--loads a,c"
+	scripts/fixtures.sh peers
+	$(CARGO_TARGET_DIR)/release/adit-perf peers $(ARGS)
+
+scale: measured ## Adit alone at its limits: millions of devices, a hundred thousand connections; ARGS="--loads k"
+	$(CARGO_TARGET_DIR)/release/adit-perf scale $(ARGS)
+
+flamegraph: measured ## a profile of the pool under a load, LOAD=a: perf/profile/a.svg, with a table beside it
+	$(CARGO_TARGET_DIR)/release/adit-perf flamegraph --load $(or $(LOAD),a) $(ARGS)
 
 fuzz: ## a long fuzz run with a nightly compiler: TARGET=frame, SECONDS=600
 	cd tests/fuzz && cargo +nightly fuzz run $(or $(TARGET),frame) -- -max_total_time=$(or $(SECONDS),600)

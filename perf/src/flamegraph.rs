@@ -1,0 +1,176 @@
+//! A profile of a pool under a load, as an SVG and as a table of what costs most.
+//!
+//! `perf` samples the process by the CPU's clock (`cpu-clock`), which virtual machines have as well, with kernel and user stacks.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use inferno::collapse::Collapse as _;
+use inferno::collapse::perf::{Folder, Options as FolderOptions};
+use inferno::flamegraph::{Options, from_lines};
+
+use crate::failure::Failure;
+use crate::loads::Load;
+use crate::run::PoolKind;
+use crate::say;
+use crate::stand::Stand;
+
+/// Bytes of stack that a sample keeps: the pool's deepest stacks are below half of it.
+const STACK_BYTES: u32 = 16_384;
+/// After the load generator's start, until the measured window has surely begun.
+const SETTLE: Duration = Duration::from_secs(4);
+/// How long is sampled.
+const SAMPLED_S: u32 = 6;
+/// Functions in the table.
+const TABLE_LEN: usize = 30;
+
+/// Profiles a pool under a load and draws it into `out`; beside it, with `.txt`, functions by their own share of the CPU.
+pub(crate) fn profile(
+    stand: &Stand,
+    load: &Load,
+    pool: PoolKind,
+    frequency: u32,
+    out: &Path,
+) -> Result<(), Failure> {
+    let missing = Failure::Missing {
+        path: "perf".into(),
+        remedy: "install linux-perf (Debian) or linux-tools (Ubuntu)",
+    };
+    let has_perf = Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !has_perf.is_ok_and(|status| status.success()) {
+        return Err(missing);
+    }
+    let directory =
+        tempfile::tempdir().map_err(|error| Failure::System { what: "no temporary directory", error })?;
+    let samples = directory.path().join("perf.samples");
+    let served = stand.serve(load, pool, &stand.pool_cpus)?;
+    let mut loading = stand.load(load, &served)?;
+    std::thread::sleep(SETTLE);
+    if !loading.is_running()? {
+        return Err(loading.finish().err().unwrap_or(missing));
+    }
+    say(&format!("sampling {} under load {} for {SAMPLED_S} s", pool.title(), load.name));
+    let mut record = Command::new("perf");
+    record
+        .args(["record", "--quiet", "--event", "cpu-clock", "--call-graph"])
+        .arg(format!("dwarf,{STACK_BYTES}"));
+    record.arg("--freq").arg(frequency.to_string()).arg("--pid").arg(served.pool.id().to_string());
+    record.arg("--output").arg(&samples).args(["--", "sleep"]).arg(SAMPLED_S.to_string());
+    run(&mut record)?;
+    let report = loading.finish()?;
+    served.stop()?;
+    say(&format!("{:.0} shares a second were accepted meanwhile", report.measured.accepted_per_s));
+    let folded = fold(&samples)?;
+    let title = format!("{} under load {}: {}", pool.title(), load.name, load.title);
+    draw(&folded, &title, out)
+}
+
+fn run(command: &mut Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|error| Failure::Program { name: name.clone(), error })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(Failure::Ended { name, what: output.status.to_string(), log })
+}
+
+/// Samples as folded stacks, a line each with its count.
+fn fold(samples: &Path) -> Result<String, Failure> {
+    let text = samples.with_extension("text");
+    let file = File::create(&text).map_err(Failure::file(&text))?;
+    // Inlined functions would be looked up for each sample, for hours.
+    let mut script = Command::new("perf");
+    script.args(["script", "--no-inline", "--input"]).arg(samples).stdout(file).stderr(Stdio::null());
+    let status =
+        script.status().map_err(|error| Failure::Program { name: "perf script".to_owned(), error })?;
+    if !status.success() {
+        let (name, what) = ("perf script".to_owned(), status.to_string());
+        return Err(Failure::Ended { name, what, log: String::new() });
+    }
+    let file = File::open(&text).map_err(Failure::file(&text))?;
+    let mut folded = Vec::new();
+    let failed = |error| Failure::Drawing(format!("the samples cannot be folded: {error}"));
+    Folder::from(FolderOptions::default()).collapse(BufReader::new(file), &mut folded).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&folded).into_owned())
+}
+
+fn draw(folded: &str, title: &str, out: &Path) -> Result<(), Failure> {
+    if let Some(directory) = out.parent() {
+        std::fs::create_dir_all(directory).map_err(Failure::file(directory))?;
+    }
+    let mut options = Options::default();
+    options.title = title.to_owned();
+    // Narrower ones cannot be seen, and make the file large.
+    options.min_width = 0.1;
+    let mut svg = Vec::new();
+    from_lines(&mut options, folded.lines(), &mut svg)
+        .map_err(|error| Failure::Drawing(format!("the profile cannot be drawn: {error}")))?;
+    std::fs::write(out, svg).map_err(Failure::file(out))?;
+    let table: PathBuf = out.with_extension("txt");
+    std::fs::write(&table, own_shares(folded, title)).map_err(Failure::file(&table))?;
+    say(&format!("{} and {}", out.display(), table.display()));
+    Ok(())
+}
+
+/// Functions by the samples in which they were the innermost, with those in which they were anywhere.
+fn own_shares(folded: &str, title: &str) -> String {
+    let mut counts = BTreeMap::<&str, (u64, u64)>::new();
+    let mut all = 0;
+    for line in folded.lines() {
+        let Some((stack, count)) = line.rsplit_once(' ') else { continue };
+        let Ok(count) = count.parse::<u64>() else { continue };
+        all += count;
+        let mut frames: Vec<&str> = stack.split(';').collect();
+        if let Some(innermost) = frames.last() {
+            counts.entry(innermost).or_default().0 += count;
+        }
+        // A function that calls itself is in a sample once.
+        frames.sort_unstable();
+        frames.dedup();
+        for frame in frames {
+            counts.entry(frame).or_default().1 += count;
+        }
+    }
+    let mut functions: Vec<_> = counts.into_iter().filter(|(_, (own, _))| *own > 0).collect();
+    functions.sort_by_key(|(_, (own, _))| std::cmp::Reverse(*own));
+    let percent = |count: u64| 100.0 * count as f64 / all as f64;
+    let mut out = format!(
+        "{title}\n{all} samples; own: this function; all: with what it calls\n\n  own %   all %  function\n"
+    );
+    for (function, (own, with_callees)) in functions.into_iter().take(TABLE_LEN) {
+        let _ = writeln!(out, "{:7.2} {:7.2}  {function}", percent(own), percent(with_callees));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOLDED: &str = "adit;run;tick;open 6\nadit;run;tick;open;copy 2\nadit;run;run;seal 2\n";
+
+    #[test]
+    fn own_and_whole_shares_are_told_apart() {
+        let table = own_shares(FOLDED, "load a");
+        let lines: Vec<&str> = table.lines().skip(4).collect();
+        assert_eq!(lines, ["  60.00   80.00  open", "  20.00   20.00  copy", "  20.00   20.00  seal"]);
+        assert!(table.starts_with("load a\n10 samples"), "{table}");
+    }
+
+    #[test]
+    fn a_profile_is_drawn() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("profile/a.svg");
+        draw(FOLDED, "load a", &out).unwrap();
+        let svg = std::fs::read_to_string(&out).unwrap();
+        assert!(svg.contains("<svg") && svg.contains("seal (2 samples"), "{svg}");
+        assert!(out.with_extension("txt").exists());
+    }
+}
