@@ -1,6 +1,10 @@
 //! A profile of a pool under a load, as an SVG and as a table of what costs most.
 //!
 //! `perf` samples the process by the CPU's clock (`cpu-clock`), which virtual machines have as well, with kernel and user stacks.
+//! Where there is no `perf`, a profiler in this process samples a shard that runs here, without sockets and so without the
+//! kernel's part (`in_process`). The picture's title says which it was.
+
+mod in_process;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,6 +33,19 @@ const SAMPLED_S: u32 = 6;
 /// Functions in the table.
 const TABLE_LEN: usize = 30;
 
+/// Whether there is a `perf` to be run.
+pub(crate) fn has_perf() -> bool {
+    let status = Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Profiles a shard that runs in this process, and draws it as [`profile`] does.
+pub(crate) fn profile_in_process(frequency: u32, out: &Path) -> Result<(), Failure> {
+    say(&format!("sampling a shard without sockets in this process for {SAMPLED_S} s"));
+    let folded = in_process::sample(frequency, Duration::from_secs(u64::from(SAMPLED_S)))?;
+    draw(&folded, in_process::TITLE, out)
+}
+
 /// Profiles a pool under a load and draws it into `out`; beside it, with `.txt`, functions by their own share of the CPU.
 pub(crate) fn profile(
     stand: &Stand,
@@ -37,14 +54,6 @@ pub(crate) fn profile(
     frequency: u32,
     out: &Path,
 ) -> Result<(), Failure> {
-    let missing = Failure::Missing {
-        path: "perf".into(),
-        remedy: "install linux-perf (Debian) or linux-tools (Ubuntu)",
-    };
-    let has_perf = Command::new("perf").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !has_perf.is_ok_and(|status| status.success()) {
-        return Err(missing);
-    }
     let directory =
         tempfile::tempdir().map_err(|error| Failure::System { what: "no temporary directory", error })?;
     let samples = directory.path().join("perf.samples");
@@ -52,7 +61,8 @@ pub(crate) fn profile(
     let mut loading = stand.load(load, &served)?;
     std::thread::sleep(SETTLE);
     if !loading.is_running()? {
-        return Err(loading.finish().err().unwrap_or(missing));
+        loading.finish()?;
+        return Err(Failure::Drawing(format!("load {} was over before it could be sampled", load.name)));
     }
     say(&format!("sampling {} under load {} for {SAMPLED_S} s", pool.title(), load.name));
     let mut record = Command::new("perf");
@@ -66,7 +76,7 @@ pub(crate) fn profile(
     served.stop()?;
     say(&format!("{:.0} shares a second were accepted meanwhile", report.measured.accepted_per_s));
     let folded = fold(&samples)?;
-    let title = format!("{} under load {}: {}", pool.title(), load.name, load.title);
+    let title = format!("{} under load {} (perf, cpu-clock)", pool.title(), load.title);
     draw(&folded, &title, out)
 }
 

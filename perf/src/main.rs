@@ -121,6 +121,9 @@ struct FlamegraphArgs {
     /// The SVG; `perf/profile/LOAD.svg` if not given.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Sample a shard without sockets in this process, as is done where there is no perf.
+    #[arg(long)]
+    in_process: bool,
     /// Samples in a second.
     #[arg(long, default_value_t = 997)]
     frequency: u32,
@@ -188,6 +191,10 @@ fn scale(args: &ScaleArgs) -> Result<(), Failure> {
 }
 
 fn profile(args: &FlamegraphArgs) -> Result<(), Failure> {
+    if args.in_process || !flamegraph::has_perf() {
+        let out = args.out.clone().unwrap_or_else(|| PathBuf::from("perf/profile/shard.svg"));
+        return flamegraph::profile_in_process(args.frequency, &out);
+    }
     let stand = args.stand.stand(false)?;
     let load = Load::find(&args.load)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("perf/profile/{}.svg", load.name)));
