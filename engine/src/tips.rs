@@ -123,7 +123,7 @@ pub(crate) struct TipClock {
     shared: SharedLegs,
     has_news: bool,
     published: Instant,
-    /// When the role learnt of the tip that is being announced.
+    /// When the role learnt of the earliest tip that is being announced.
     announced: Option<Instant>,
 }
 
@@ -132,15 +132,16 @@ impl TipClock {
         Self { own: Legs::default(), shared, has_news: false, published: Instant::ZERO, announced: None }
     }
 
-    /// A tip was taken from the link.
+    /// A tip was taken from the link. Of several that are announced together, each class's or one upon the other, all are
+    /// measured from the earliest: too much is said rather than too little.
     pub(crate) fn begin(&mut self, since: Since, now: Instant) {
         self.own.prepared.saturating_record(micros(since.learned, since.handed_over));
         self.own.taken.saturating_record(micros(since.handed_over, now));
         self.has_news = true;
-        self.announced = Some(since.learned);
+        self.announced = Some(self.announced.map_or(since.learned, |earliest| earliest.min(since.learned)));
     }
 
-    /// When the role learnt of the tip that is being announced. None once everybody has it: who gets a SetNewPrevHash then has
+    /// When the role learnt of the earliest tip that is being announced. None once everybody has it: who gets a SetNewPrevHash then has
     /// just come.
     pub(crate) fn announced(&self) -> Option<Instant> {
         self.announced
@@ -216,6 +217,18 @@ mod tests {
             near(prepared.max, 7) && near(taken.max, 1) && near(sent.p50, 101) && near(sent.max, 201),
             "{sent:?}"
         );
+    }
+
+    #[test]
+    fn tips_that_are_announced_together_count_from_the_earliest() {
+        let mut clock = TipClock::new(SharedLegs::default());
+        for learned in [1_000, 1_030] {
+            clock.begin(Since { learned: at(learned), handed_over: at(1_031) }, at(1_032));
+        }
+        assert_eq!(clock.announced(), Some(at(1_000)));
+        clock.end();
+        clock.begin(Since { learned: at(2_000), handed_over: at(2_000) }, at(2_000));
+        assert_eq!(clock.announced(), Some(at(2_000)), "those of before are with everybody");
     }
 
     #[test]
