@@ -81,6 +81,8 @@ impl<S: Service> Core<S> {
             }
             return self.end(socket, EndReason::NoValidCertificate);
         }
+        // Also for who finds the service full: the key is used up, and they would come again at once.
+        self.handshakes.spend();
         let Some(key) = self.handshakes.take_key() else {
             return self.end(socket, EndReason::Internal("the system gives no random numbers"));
         };
@@ -93,7 +95,6 @@ impl<S: Service> Core<S> {
         let mut act2 = [0; ACT2_LEN];
         let session =
             Responder::respond(act1.bytes(), &identity.static_key, &identity.certificate, key, &mut act2);
-        self.handshakes.spend();
         let deframer = SecureDeframer::new(session.opener, self.limits.frame_payload_len_max);
         connection.stage = Stage::Open { id, deframer };
         connection.outgoing.push_raw(&act2, &mut self.buffers);

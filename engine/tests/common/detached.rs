@@ -11,7 +11,7 @@ use adit_codec::message::{
 };
 use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
 use adit_codec::{Encode, encode_frame, frame_len};
-use adit_engine::service::Mining;
+use adit_engine::service::{Mining, Service};
 use adit_engine::shard::{Detached, Effect};
 use adit_engine::transport::{Handler, SocketId};
 use adit_engine::{EngineLimits, Identity};
@@ -54,7 +54,7 @@ fn server_config() -> ServerConfig {
     }
 }
 
-fn identity() -> Identity {
+pub fn identity() -> Identity {
     let static_key = StaticKeyPair::new(&[7; 64]).expect("in range");
     let authority = AuthoritySecretKey::from_bytes(&[9; 32]).expect("in range");
     let certificate = authority.certify(static_key.public_key(), 0, u32::MAX, &[0; 32]);
@@ -112,6 +112,16 @@ impl Client {
     }
 }
 
+/// Adds a connection of `peer` to a shard and sends the first act of its handshake.
+pub fn begin<S: Service>(shard: &mut Detached<S>, socket: SocketId, peer: &str) -> Initiator {
+    shard.connect(socket, peer.parse().expect("an address"));
+    let mut seed = [3; 64];
+    seed[..4].copy_from_slice(&(socket.0 + 1).to_le_bytes());
+    let (initiator, mut act1) = Initiator::new(EphemeralKey::new(&seed).expect("in range"));
+    shard.core.handle_received(socket, &mut act1);
+    initiator
+}
+
 /// A shard with connections that have a channel each, and their clients.
 pub struct World {
     pub shard: Detached<Mining>,
@@ -140,12 +150,7 @@ impl World {
 
     /// Adds a connection of `peer` and sends the first act of its handshake.
     pub fn begin(&mut self, socket: SocketId, peer: &str) -> Initiator {
-        self.shard.connect(socket, peer.parse().expect("an address"));
-        let mut seed = [3; 64];
-        seed[..4].copy_from_slice(&(socket.0 + 1).to_le_bytes());
-        let (initiator, mut act1) = Initiator::new(EphemeralKey::new(&seed).expect("in range"));
-        self.shard.core.handle_received(socket, &mut act1);
-        initiator
+        begin(&mut self.shard, socket, peer)
     }
 
     /// Adds a connection with these flags of SetupConnection and so many standard channels.
