@@ -12,7 +12,8 @@ use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-/// Payloads: SubmitSharesStandard, SubmitSharesExtended with 8 bytes of extranonce, SetNewPrevHash, and the longest that is small.
+/// Payloads: SubmitSharesStandard, SubmitSharesExtended with 8 bytes of extranonce, SetNewPrevHash, and the longest that is
+/// small.
 const PAYLOAD_LENS: [usize; 4] = [24, 33, 48, 64];
 
 /// Frames that are opened in one go, each with a key of its own.
@@ -112,7 +113,8 @@ fn group<'a>(criterion: &'a mut Criterion, name: &str, frames: usize) -> Benchma
     group
 }
 
-/// One frame after the other, each of another connection. The frames are copied within what is measured, which takes 2 ns each.
+/// One frame after the other, each of another connection. The frames are copied within what is measured, which takes 2 ns
+/// each.
 fn opens(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
     for len in PAYLOAD_LENS {
         let sealed: [Frame; FRAMES] = core::array::from_fn(|connection| sealed_frame(connection, len));

@@ -1,22 +1,28 @@
 //! ChaCha20-Poly1305 (RFC 8439) for Stratum V2's Noise frames, most of which are small.
 //!
-//! A pool opens a frame per share and seals one per answer, and nearly all of them have payloads of at most 64 bytes. A general
-//! AEAD spends most of its time on such a frame on setting up: for each of its two texts, header and payload, a call, a Poly1305
-//! key, a stream that is begun and thrown away. Here both texts are one call, and the four ChaCha20 blocks that they need are made
-//! at once, side by side in vectors. `ring` does whatever is longer, and everything on CPUs without the instructions.
+//! A pool opens a frame per share and seals one per answer, and nearly all of them have payloads of at most 64 bytes. A
+//! general AEAD spends most of its time on such a frame on setting up: for each of its two texts, header and payload, a
+//! call, a Poly1305 key, a stream that is begun and thrown away. Here both texts are one call, and the four ChaCha20 blocks
+//! that they need are made at once, side by side in vectors. `ring` does whatever is longer, and everything on CPUs without
+//! the instructions.
 //!
-//! [`Aead`] is the interface: [`Aead::open_frame`] and [`Aead::seal_frame`] for frames, [`Aead::open`] and [`Aead::seal`] for
+//! [`Aead`] is the interface: [`Aead::open_frame`] and [`Aead::seal_frame`] for a frame, [`Aead::open_run`] for what a
+//! proxy sends in one piece, [`Aead::open_frames`] for frames of any connections, [`Aead::open`] and [`Aead::seal`] for
 //! single texts. All backends agree on every byte.
 //!
-//! Nonces are Noise's: 32 zero bits, then a counter of 64 bits, little-endian. Counting is the caller's, and so is never using one
-//! twice. Invariants: no plaintext appears before its tag has verified, and what does not verify is left as it was (a long text
-//! that `ring` opens is zeroed instead); a header's length is believed after its tag has verified; tags are compared in constant
-//! time, and no branch or address depends on a key. Keys are borrowed and not kept; what a call leaves on the stack is, as with
-//! `ring`, not wiped.
+//! Nonces are Noise's: 32 zero bits, then a counter of 64 bits, little-endian. Counting is the caller's, and so is never
+//! using one twice. Invariants: no plaintext appears before its tag has verified, and what does not verify is left as it
+//! was (a long text that `ring` opens is zeroed instead); nothing is released by a header's length before the header has
+//! verified; tags are compared in constant time, and no branch or address depends on a key. Keys are borrowed and not kept;
+//! what a call leaves on the stack is, as with `ring`, not wiped.
+//!
+//! Frames that came together are opened together where the CPU has AVX-512 IFMA: eight keystreams beside each other, then
+//! Poly1305 in eight lanes. Callers hand over what they have and never wait to fill lanes.
 //!
 //! # Which kernel
-//! [`Aead::detect`] measures the kernels that the CPU can run, once per process, in less than 1 ms. [`Aead::forced`] takes one
-//! backend: for tests and comparisons, and where an operator knows better.
+//! [`Aead::detect`] measures the kernels that the CPU can run, and from how many frames on lanes are worth it, once per
+//! process, in less than 1 ms. [`Aead::forced`] takes one backend: for tests and comparisons, and where an operator knows
+//! better.
 
 #![deny(unsafe_code)]
 
@@ -32,7 +38,7 @@ mod stream;
 
 use core::fmt;
 
-pub use aead::Aead;
+pub use aead::{Aead, OpenJob};
 pub use backend::{Backend, BackendError};
 
 /// Bytes of a key.
@@ -49,6 +55,9 @@ pub const SEALED_HEADER_LEN: usize = HEADER_LEN + TAG_LEN;
 
 /// The longest text that the kernels take, in bytes: one ChaCha20 block.
 pub const SMALL_LEN_MAX: usize = 64;
+
+/// The most frames that a kernel opens at once.
+pub const LANES: usize = 8;
 
 /// A tag does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Poly1305 of one short text, with products of 64-bit numbers (RFC 8439, 2.5).
 //!
-//! The accumulator is `low + 2^128 high`, below 2^130 plus a little: after each multiplication `high` is at most 4, and a block
-//! adds at most 2, so it is at most 6 where the next begins. With both halves of `r` below 2^60 no sum of products exceeds
-//! 128 bits. No branch and no address depends on a secret.
+//! The accumulator is `low + 2^128 high`, below 2^130 plus a little: after each multiplication `high` is at most 4, and a
+//! block adds at most 2, so it is at most 6 where the next begins. With both halves of `r` below 2^60 no sum of products
+//! exceeds 128 bits. No branch and no address depends on a secret.
 
 /// A one-time key, as ChaCha20 gave it.
 #[derive(Clone, Copy)]
@@ -78,10 +78,11 @@ fn wide(a: u64, b: u64) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn tag(r: u128, s: u128, blocks: &[u128]) -> u128 {
+    /// The tag of whole blocks, without the lengths.
+    pub(crate) fn tag(r: u128, s: u128, blocks: &[u128]) -> u128 {
         let mut state = Accumulator::new(r);
         for block in blocks {
             state.absorb(*block);

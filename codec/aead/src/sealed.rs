@@ -1,12 +1,21 @@
 //! Where a sealed frame's texts and tags lie.
 
-use crate::{HEADER_LEN, SEALED_HEADER_LEN, TAG_LEN};
+use crate::{Forged, HEADER_LEN, LANES, Opening, SEALED_HEADER_LEN, TAG_LEN};
 
 /// A ciphertext and its tag.
 pub(crate) struct Sealed<'a, T: ?Sized> {
     pub(crate) text: &'a mut T,
     pub(crate) tag: &'a [u8; TAG_LEN],
 }
+
+/// A frame for each lane, and how long its payload may be. A lane without bytes is refused.
+pub(crate) struct Frames<'a> {
+    pub(crate) bytes: [&'a mut [u8]; LANES],
+    pub(crate) payload_len_max: [usize; LANES],
+}
+
+/// What became of each lane's frame.
+pub(crate) type Outcomes = [Result<Opening, Forged>; LANES];
 
 /// The header at the front, and what follows; `None` if it is not all there.
 #[inline(always)]

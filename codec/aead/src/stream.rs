@@ -76,8 +76,8 @@ impl FrameStream {
         self.seal_text(Text::First, plain)
     }
 
-    /// Opens a frame at the front of `bytes`: its header, then its payload if that is whole, has at most 64 bytes, and is within
-    /// the limit. The header's length is looked at once the header has verified, and not before.
+    /// Opens a frame at the front of `bytes`: its header, then its payload if that is whole, has at most 64 bytes, and is
+    /// within the limit. The header's length is looked at once the header has verified, and not before.
     #[inline(always)]
     pub(crate) fn open_frame(&self, bytes: &mut [u8], payload_len_max: usize) -> Result<Opening, Forged> {
         let (header, rest) = split_header(bytes).ok_or(Forged)?;

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use adit_aead::{
-    Aead, Backend, Forged, HEADER_LEN, KEY_LEN, Opening, SEALED_HEADER_LEN, SMALL_LEN_MAX, TAG_LEN,
-    payload_len,
+    Aead, Backend, Forged, HEADER_LEN, KEY_LEN, LANES, OpenJob, Opening, SEALED_HEADER_LEN, SMALL_LEN_MAX,
+    TAG_LEN, payload_len,
 };
 use proptest::{collection::vec, prelude::*, sample::Index};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -142,8 +142,8 @@ fn ciphertexts_of_one_bit() {
     }
 }
 
-/// RFC 8439, appendix A.1, test vector 2: block 1 of key and nonce zero. The RFC's other vectors have nonces that Noise has not, or are
-/// in the modules' own tests.
+/// RFC 8439, appendix A.1, test vector 2: block 1 of key and nonce zero. The RFC's other vectors have nonces that Noise has
+/// not, or are in the modules' own tests.
 #[test]
 fn the_keystream_meets_rfc_8439() {
     let block = hex::decode(
@@ -256,11 +256,223 @@ proptest! {
         }
     }
 
+    /// Runs with anything in them, and with one byte changed.
+    #[test]
+    fn random_runs(
+        key in any::<[u8; KEY_LEN]>(),
+        nonce in any::<u64>(),
+        lens in vec(prop_oneof![8 => 1..=SMALL_LEN_MAX, 1 => 0..=LEN_MAX], 0..12),
+        at in any::<Index>(),
+        flip in any::<u8>(),
+        len_max in prop_oneof![4 => Just(LEN_MAX), 1 => 0..=LEN_MAX],
+    ) {
+        let mut run = run_by_ring(&key, nonce, &lens);
+        if !run.is_empty() {
+            let at = at.index(run.len());
+            run[at] ^= flip;
+        }
+        for (_, aead) in aeads() {
+            check_run(&aead, &key, nonce, &run, len_max);
+        }
+    }
+
+    /// Batches with anything in them: whole frames, cut ones, changed ones, limits.
+    #[test]
+    fn random_batches(
+        jobs in vec(
+            (any::<[u8; KEY_LEN]>(), any::<u64>(), vec(any::<u8>(), 0..=LEN_MAX), 0..400_usize, any::<Index>(), 0..=LEN_MAX),
+            0..20,
+        ),
+    ) {
+        let jobs: Vec<_> = jobs
+            .into_iter()
+            .map(|(key, nonce, payload, how, at, len_max)| {
+                let mut bytes = frame_by_ring(&key, nonce, &payload);
+                let at = at.index(bytes.len());
+                match how {
+                    0..100 => bytes[at] ^= 1 << (how % 8),
+                    100..150 => bytes.truncate(at),
+                    _ => {}
+                }
+                (key, nonce, bytes, if how < 300 { LEN_MAX } else { len_max })
+            })
+            .collect();
+        for (_, aead) in aeads() {
+            check_batch(&aead, &jobs);
+        }
+    }
+
     /// Nothing that a stranger sends opens, and nothing panics.
     #[test]
     fn random_bytes_are_refused(mut bytes in vec(any::<u8>(), 0..200), nonce in any::<u64>()) {
         for (_, aead) in aeads() {
             prop_assert_eq!(aead.open_frame(&[7; KEY_LEN], nonce, &mut bytes, LEN_MAX), Err(Forged));
+        }
+    }
+}
+
+/// What [`Aead::open_frame`] makes of a job, and what it leaves of its bytes.
+fn opened_alone(key: &Key, nonce: u64, bytes: &[u8], len_max: usize) -> (Result<Opening, Forged>, Vec<u8>) {
+    let mut bytes = bytes.to_vec();
+    let outcome = Aead::forced(Backend::Ring).unwrap().open_frame(key, nonce, &mut bytes, len_max);
+    (outcome, bytes)
+}
+
+/// Opens jobs in one batch, and holds each against what becomes of it alone.
+fn check_batch(aead: &Aead, jobs: &[(Key, u64, Vec<u8>, usize)]) {
+    let mut bytes: Vec<Vec<u8>> = jobs.iter().map(|(_, _, bytes, _)| bytes.clone()).collect();
+    let mut open_jobs: Vec<OpenJob<'_>> = jobs
+        .iter()
+        .zip(&mut bytes)
+        .map(|((key, nonce, ..), bytes)| OpenJob { key, nonce: *nonce, bytes, payload_len_max: 0 })
+        .collect();
+    for (job, (.., len_max)) in open_jobs.iter_mut().zip(jobs) {
+        job.payload_len_max = *len_max;
+    }
+    let mut outcomes = vec![Ok(Opening::Header); jobs.len()];
+    aead.open_frames(&mut open_jobs, &mut outcomes);
+    for ((outcome, bytes), (key, nonce, sealed, len_max)) in outcomes.into_iter().zip(bytes).zip(jobs) {
+        let (expected, plain) = opened_alone(key, *nonce, sealed, *len_max);
+        assert_eq!(outcome, expected);
+        if outcome.is_ok() {
+            assert_eq!(bytes, plain);
+        } else {
+            let from = SEALED_HEADER_LEN.min(sealed.len());
+            assert!(
+                bytes[from..] == sealed[from..]
+                    || bytes[from..].iter().all(|byte| *byte == 0)
+                    || bytes[from..] == plain[from..]
+            );
+        }
+    }
+}
+
+/// Every length and every size of a batch, each frame under its own key.
+#[test]
+fn batches_of_every_size() {
+    for (_, aead) in aeads() {
+        for size in 0..=2 * LANES + 1 {
+            for shift in 0..=LEN_MAX {
+                let job = |i: usize| {
+                    let (nonce, len) = (u64::MAX - i as u64, (shift + 9 * i) % (LEN_MAX + 1));
+                    (
+                        key(i as u64),
+                        nonce,
+                        frame_by_ring(&key(i as u64), nonce, &bytes(i as u64, len)),
+                        LEN_MAX,
+                    )
+                };
+                check_batch(&aead, &(0..size).map(job).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+/// A forged frame in a batch is refused and its neighbours are not: every lane, every byte.
+#[test]
+fn forgeries_in_batches() {
+    for (_, aead) in aeads() {
+        for lane in 0..LANES {
+            for len in [0, 24, 64, 70] {
+                let sealed = frame_by_ring(&key(1), 2, &bytes(3, len));
+                for at in 0..sealed.len() {
+                    let mut jobs = vec![(key(1), 2, sealed.clone(), LEN_MAX); LANES];
+                    jobs[lane].2[at] ^= 1 << (at % 8);
+                    check_batch(&aead, &jobs);
+                }
+            }
+        }
+    }
+}
+
+/// Frames of one connection, one after the other.
+fn run_by_ring(key: &Key, nonce: u64, lens: &[usize]) -> Vec<u8> {
+    let mut nonce = nonce;
+    let mut run = Vec::new();
+    for (i, len) in lens.iter().enumerate() {
+        run.extend(frame_by_ring(key, nonce, &bytes(i as u64, *len)));
+        nonce = nonce.wrapping_add(if *len == 0 { 1 } else { 2 });
+    }
+    run
+}
+
+/// What a run opens is what opening one by one opens, what it leaves is as it was, and it takes no frame that it should
+/// not. Returns how many frames it took.
+fn check_run(aead: &Aead, key: &Key, nonce: u64, run: &[u8], len_max: usize) -> usize {
+    let mut opened = run.to_vec();
+    let count = aead.open_run(key, nonce, &mut opened, len_max);
+    let mut alone = run.to_vec();
+    let (mut at, mut frame_nonce) = (0, nonce);
+    for _ in 0..count {
+        let outcome =
+            Aead::forced(Backend::Ring).unwrap().open_frame(key, frame_nonce, &mut alone[at..], len_max);
+        assert_eq!(outcome, Ok(Opening::Frame));
+        let len = payload_len(alone[at..].first_chunk().unwrap());
+        assert!((1..=SMALL_LEN_MAX).contains(&len));
+        at += SEALED_HEADER_LEN + len + TAG_LEN;
+        frame_nonce = frame_nonce.wrapping_add(2);
+    }
+    for (i, (opened, alone)) in opened.iter().zip(&alone).enumerate() {
+        // The tags are nobody's business; they are not compared, as a backend may or may not leave them.
+        assert!(opened == alone, "byte {i} of a run of {count}");
+    }
+    count
+}
+
+#[test]
+fn runs_of_every_length() {
+    for (backend, aead) in aeads() {
+        let mut most = 0;
+        for len in 1..=SMALL_LEN_MAX + 1 {
+            for count in 0..=LANES + 2 {
+                let run = run_by_ring(&key(2), 77, &vec![len; count]);
+                for cut in [0, 1, TAG_LEN, SEALED_HEADER_LEN + len] {
+                    let run = &run[..run.len().saturating_sub(cut)];
+                    let taken = check_run(&aead, &key(2), 77, run, SMALL_LEN_MAX);
+                    let whole = run.len() / (SEALED_HEADER_LEN + len + TAG_LEN);
+                    assert!(taken <= whole.min(LANES) && (len <= SMALL_LEN_MAX || taken == 0));
+                    most = most.max(taken);
+                }
+            }
+        }
+        println!("{backend}: runs of up to {most}");
+        assert!(most == 0 || most == LANES);
+    }
+}
+
+/// An empty frame, a long one, one over the limit: a run ends before it.
+#[test]
+fn runs_end_before_what_they_do_not_take() {
+    for (_, aead) in aeads() {
+        for odd in [0, SMALL_LEN_MAX + 1, 100, 40] {
+            for at in 0..LANES {
+                let mut lens = [24; LANES + 1];
+                lens[at] = odd;
+                let run = run_by_ring(&key(2), u64::MAX - 4, &lens);
+                let taken = check_run(&aead, &key(2), u64::MAX - 4, &run, 30);
+                assert!(taken == 0 || taken == at, "{taken} {at}");
+            }
+        }
+    }
+}
+
+/// A run ends before a frame with a flipped bit, wherever it is: also where the flip makes its header announce another
+/// length, so that all frames behind it are looked for in wrong places.
+#[test]
+fn runs_end_before_a_forgery() {
+    for (_, aead) in aeads() {
+        let len = 24;
+        let sealed_len = SEALED_HEADER_LEN + len + TAG_LEN;
+        let run = run_by_ring(&key(2), 3, &[len; LANES]);
+        for at in 0..run.len() {
+            for bit in 0..8 {
+                let mut forged = run.clone();
+                forged[at] ^= 1 << bit;
+                let mut opened = forged.clone();
+                let taken = aead.open_run(&key(2), 3, &mut opened, SMALL_LEN_MAX);
+                assert!(taken == 0 || taken == at / sealed_len, "{taken} frames, byte {at}");
+                assert_eq!(opened[taken * sealed_len..], forged[taken * sealed_len..]);
+            }
         }
     }
 }
@@ -278,8 +490,8 @@ fn backends_have_names() {
     assert_eq!(Aead::forced(detected).map(|aead| aead.backend()), Some(detected));
 }
 
-/// A kernel whose instructions were not inlined calls a function for each: some microseconds a frame. The least of many runs is held
-/// against a bound that is an order of magnitude above what the kernels take.
+/// A kernel whose instructions were not inlined calls a function for each: some microseconds a frame. The least of many
+/// runs is held against a bound that is an order of magnitude above what the kernels take.
 #[test]
 fn kernels_are_inlined() {
     for (backend, frame_ns_max) in [(Backend::Avx2, 1000), (Backend::Avx512, 700)] {

@@ -88,9 +88,9 @@ impl CipherState {
         Ok(())
     }
 
-    /// Decrypts the frame that `bytes` begin with, in place: a header's length and then, if it is whole and not longer than the
-    /// limit, the payload as one text. The limit is at most what one text holds. If a tag does not match, the nonce stays and
-    /// `bytes` hold no plaintext of what does not.
+    /// Decrypts the frame that `bytes` begin with, in place: a header's length and then, if it is whole and not longer than
+    /// the limit, the payload as one text. The limit is at most what one text holds. If a tag does not match, the nonce
+    /// stays and `bytes` hold no plaintext of what does not.
     #[inline]
     pub(super) fn open_frame(
         &mut self,

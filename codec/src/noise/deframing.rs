@@ -162,8 +162,8 @@ impl SecureDeframer {
         Ok(Some((header, &partial.bytes)))
     }
 
-    /// The header of the frame that is incomplete: the one known already, or the one whose bytes begin or go on with the input.
-    /// None if the input ends before.
+    /// The header of the frame that is incomplete: the one known already, or the one whose bytes begin or go on with the
+    /// input. None if the input ends before.
     fn gather_header(
         &mut self,
         input: &mut &mut [u8],

@@ -157,8 +157,8 @@ impl Opener {
         self.open_chunks(ciphertext)
     }
 
-    /// Opens the frame that `bytes` begin with where it lies: the header, and the payload too if it is all there, one chunk, and
-    /// not longer than `payload_len_max`. `bytes` hold at least a sealed header.
+    /// Opens the frame that `bytes` begin with where it lies: the header, and the payload too if it is all there, one
+    /// chunk, and not longer than `payload_len_max`. `bytes` hold at least a sealed header.
     ///
     /// # Errors
     /// [`OpenError`]; what did not open is then no plaintext.

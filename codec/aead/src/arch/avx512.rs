@@ -1,7 +1,7 @@
 //! AVX-512: the four blocks of a frame in the four quarters of one set of vectors.
 //!
-//! Each of the four rows of ChaCha20's matrix is a vector, so a quarter round works on 16 columns at once, and the diagonals are
-//! rotations within quarters. Rotations of words are single instructions here.
+//! Each of the four rows of ChaCha20's matrix is a vector, so a quarter round works on 16 columns at once, and the
+//! diagonals are rotations within quarters. Rotations of words are single instructions here.
 
 use core::arch::x86_64::*;
 
@@ -32,18 +32,47 @@ type Rows = [__m512i; 4];
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
 fn keystream(key: &[u8; KEY_LEN], nonce: u64) -> FrameStream {
-    let begin = begin(key, nonce);
-    let mut rows = begin;
-    for _ in 0..10 {
-        double_round(&mut rows);
-    }
-    let mut stream = FrameStream { rows: [[0; 4]; 4] };
-    for r in 0..4 {
-        let row = _mm512_add_epi32(rows[r], begin[r]);
-        // SAFETY: 64 bytes are written to an array of 64 bytes.
-        unsafe { _mm512_storeu_si512(stream.rows[r].as_mut_ptr().cast(), row) };
-    }
+    let [stream] = keystreams([key], [nonce]);
     stream
+}
+
+/// As [`keystream`], for several frames beside each other: each waits for its own additions, so that the others' are done in
+/// the meantime.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
+pub(super) fn keystreams<const FRAMES: usize>(
+    keys: [&[u8; KEY_LEN]; FRAMES],
+    nonces: [u64; FRAMES],
+) -> [FrameStream; FRAMES] {
+    let mut begins = [begin(keys[0], nonces[0]); FRAMES];
+    for i in 1..FRAMES {
+        begins[i] = begin(keys[i], nonces[i]);
+    }
+    let mut matrices = begins;
+    for _ in 0..10 {
+        quarter_rounds(&mut matrices);
+        for [_, b, c, d] in &mut matrices {
+            // The diagonals become columns.
+            *b = _mm512_shuffle_epi32::<0b00_11_10_01>(*b);
+            *c = _mm512_shuffle_epi32::<0b01_00_11_10>(*c);
+            *d = _mm512_shuffle_epi32::<0b10_01_00_11>(*d);
+        }
+        quarter_rounds(&mut matrices);
+        for [_, b, c, d] in &mut matrices {
+            *b = _mm512_shuffle_epi32::<0b10_01_00_11>(*b);
+            *c = _mm512_shuffle_epi32::<0b01_00_11_10>(*c);
+            *d = _mm512_shuffle_epi32::<0b00_11_10_01>(*d);
+        }
+    }
+    let mut streams = [FrameStream { rows: [[0; 4]; 4] }; FRAMES];
+    for i in 0..FRAMES {
+        for r in 0..4 {
+            let row = _mm512_add_epi32(matrices[i][r], begins[i][r]);
+            // SAFETY: 64 bytes are written to an array of 64 bytes.
+            unsafe { _mm512_storeu_si512(streams[i].rows[r].as_mut_ptr().cast(), row) };
+        }
+    }
+    streams
 }
 
 /// The matrix before the rounds: constants, key, counter and nonce.
@@ -65,30 +94,24 @@ fn begin(key: &[u8; KEY_LEN], nonce: u64) -> Rows {
     ]
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-fn double_round(rows: &mut Rows) {
-    quarter_rounds(rows);
-    // The diagonals become columns, and back.
-    rows[1] = _mm512_shuffle_epi32::<0b00_11_10_01>(rows[1]);
-    rows[2] = _mm512_shuffle_epi32::<0b01_00_11_10>(rows[2]);
-    rows[3] = _mm512_shuffle_epi32::<0b10_01_00_11>(rows[3]);
-    quarter_rounds(rows);
-    rows[1] = _mm512_shuffle_epi32::<0b10_01_00_11>(rows[1]);
-    rows[2] = _mm512_shuffle_epi32::<0b01_00_11_10>(rows[2]);
-    rows[3] = _mm512_shuffle_epi32::<0b00_11_10_01>(rows[3]);
-}
-
 /// A quarter round on every column of every block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,bmi2")]
-fn quarter_rounds([a, b, c, d]: &mut Rows) {
-    *a = _mm512_add_epi32(*a, *b);
-    *d = _mm512_rol_epi32::<16>(_mm512_xor_si512(*d, *a));
-    *c = _mm512_add_epi32(*c, *d);
-    *b = _mm512_rol_epi32::<12>(_mm512_xor_si512(*b, *c));
-    *a = _mm512_add_epi32(*a, *b);
-    *d = _mm512_rol_epi32::<8>(_mm512_xor_si512(*d, *a));
-    *c = _mm512_add_epi32(*c, *d);
-    *b = _mm512_rol_epi32::<7>(_mm512_xor_si512(*b, *c));
+fn quarter_rounds<const FRAMES: usize>(matrices: &mut [Rows; FRAMES]) {
+    for [a, b, _, d] in &mut *matrices {
+        *a = _mm512_add_epi32(*a, *b);
+        *d = _mm512_rol_epi32::<16>(_mm512_xor_si512(*d, *a));
+    }
+    for [_, b, c, d] in &mut *matrices {
+        *c = _mm512_add_epi32(*c, *d);
+        *b = _mm512_rol_epi32::<12>(_mm512_xor_si512(*b, *c));
+    }
+    for [a, b, _, d] in &mut *matrices {
+        *a = _mm512_add_epi32(*a, *b);
+        *d = _mm512_rol_epi32::<8>(_mm512_xor_si512(*d, *a));
+    }
+    for [_, b, c, d] in &mut *matrices {
+        *c = _mm512_add_epi32(*c, *d);
+        *b = _mm512_rol_epi32::<7>(_mm512_xor_si512(*b, *c));
+    }
 }

@@ -12,13 +12,18 @@
 //!
 //! [`FrameStream`]: crate::stream::FrameStream
 
+#![allow(clippy::needless_range_loop, reason = "lanes and rows have numbers")]
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 
 use crate::fallback::Key;
-use crate::{Backend, Forged, KEY_LEN, Opening, SEALED_HEADER_LEN, TAG_LEN};
+use crate::sealed::{Frames, Outcomes};
+use crate::{Backend, Forged, KEY_LEN, LANES, Opening, SEALED_HEADER_LEN, TAG_LEN};
 
 /// One way to seal and open small texts, with the proof that this CPU can.
 #[derive(Clone, Copy, Debug)]
@@ -107,6 +112,55 @@ impl Kernel {
         payload: &mut [u8],
     ) {
         dispatch!(self, key, seal_frame(nonce, header, payload))
+    }
+}
+
+/// The way to open up to eight frames at once, with the proof that this CPU can.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lanes {
+    #[cfg(target_arch = "x86_64")]
+    Ifma(ifma::Ifma),
+}
+
+impl Lanes {
+    /// What a backend has for several frames; `None` if it has nothing, or the CPU cannot run it.
+    pub(crate) fn of(backend: Backend) -> Option<Self> {
+        match backend {
+            #[cfg(target_arch = "x86_64")]
+            Backend::Avx512 => ifma::Ifma::detect().map(Self::Ifma),
+            _ => None,
+        }
+    }
+
+    /// Opens the frame that each of the first `count` lanes' bytes begin with; the others' must be empty.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such kernel"))]
+    pub(crate) fn open_frames(
+        self,
+        count: usize,
+        keys: [&[u8; KEY_LEN]; LANES],
+        nonces: [u64; LANES],
+        frames: Frames<'_>,
+    ) -> Outcomes {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(token) => token.open_frames(count, keys, nonces, frames),
+        }
+    }
+
+    /// Opens up to `count` frames of one connection that lie one after the other; returns how many.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such kernel"))]
+    pub(crate) fn open_run(
+        self,
+        count: usize,
+        key: &[u8; KEY_LEN],
+        nonce: u64,
+        bytes: &mut [u8],
+        payload_len_max: usize,
+    ) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(token) => token.open_run(count, key, nonce, bytes, payload_len_max),
+        }
     }
 }
 
