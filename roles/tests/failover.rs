@@ -316,6 +316,34 @@ fn who_was_away_gets_the_block_when_it_is_back() {
 }
 
 #[test]
+fn who_takes_no_such_blocks_is_owed_none() {
+    let found = solution(0, Vec::new());
+    let not_taken = || Submission::NotTaken { reason: "not of its templates".to_owned() };
+    let (failover, strings) = combine(vec![
+        scripted("here", &[], [Act::Answer(accepted(&found)), Act::Answer(accepted(&found))]),
+        scripted("provider", &[], [Act::Answer(not_taken()), Act::Answer(not_taken())]),
+    ]);
+    let Handed::Block(first) = block_of(&found, &[]) else { unreachable!("a block was asked for") };
+    let second = solution_of_another_coinbase();
+    let Handed::Block(second) = block_of(&second, &[]) else { unreachable!("a block was asked for") };
+    answer(&failover.submit_block(first.clone().into()));
+    assert_eq!(strings[1].handed(), Handed::Block(first));
+    // What is owed is handed over when the source is up; what comes next shows that nothing was.
+    strings[1].up();
+    strings[1].show(1, 5, Vec::new());
+    wait_for_tip(&failover);
+    answer(&failover.submit_block(second.clone().into()));
+    assert_eq!(strings[1].handed(), Handed::Block(second));
+}
+
+/// Of another hash than that of [`solution`].
+fn solution_of_another_coinbase() -> Solution {
+    let mut other = (*solution(0, Vec::new())).clone();
+    other.header[0] ^= 1;
+    Solution { digest: Digest::of(&other.header), ..other }
+}
+
+#[test]
 fn ids_rise_across_failovers_and_restarts() {
     let mut last = 0;
     for _ in 0..3 {

@@ -200,6 +200,12 @@ pub enum Submission {
         /// Its hash.
         hash: Digest,
     },
+    /// The source takes no such block, be it good or not: a template provider, for one, takes those of its own templates
+    /// alone.
+    NotTaken {
+        /// Why, and who would take it.
+        reason: String,
+    },
     /// The node could not be asked: the solution may still be good.
     Failed {
         /// What went wrong.
@@ -209,9 +215,18 @@ pub enum Submission {
 
 impl Submission {
     /// Whether the answer is final. After [`Failed`](Self::Failed) and [`Unconfirmed`](Self::Unconfirmed) the same block should
-    /// be submitted again; after [`UnknownTemplate`](Self::UnknownTemplate) too, as a whole block or to another node.
+    /// be submitted again; after [`UnknownTemplate`](Self::UnknownTemplate) and [`NotTaken`](Self::NotTaken) too, as a whole
+    /// block or to another node.
     pub fn is_settled(&self) -> bool {
-        !matches!(self, Self::Failed { .. } | Self::UnknownTemplate { .. } | Self::Unconfirmed { .. })
+        match self {
+            Self::Accepted { .. } | Self::Stale { .. } | Self::Duplicate { .. } | Self::Rejected { .. } => {
+                true
+            }
+            Self::Failed { .. }
+            | Self::UnknownTemplate { .. }
+            | Self::Unconfirmed { .. }
+            | Self::NotTaken { .. } => false,
+        }
     }
 }
 
@@ -230,6 +245,7 @@ impl fmt::Display for Submission {
             Self::Unconfirmed { hash } => {
                 write!(f, "unconfirmed: block {hash} was handed over, and nobody says what became of it")
             }
+            Self::NotTaken { reason } => write!(f, "not taken: {reason}"),
             Self::Failed { reason } => write!(f, "not submitted: {reason}"),
         }
     }

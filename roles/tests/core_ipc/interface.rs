@@ -116,7 +116,7 @@ fn whole_blocks_are_taken_as_far_as_a_version_can() {
         let answer = pool.source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap();
         match version {
             Version::V31 => {
-                let Submission::Failed { reason } = answer else { panic!("{answer:?}") };
+                let Submission::NotTaken { reason } = answer else { panic!("{answer:?}") };
                 assert!(reason.contains("bitcoin-cli submitblock"), "{reason}");
                 // With the same one, there is.
                 fake.state().mempool = transactions(3);

@@ -216,7 +216,7 @@ impl Submitter {
         let Some(held) = held else {
             let reason = "this Bitcoin Core takes no whole blocks over IPC, and has no template with these transactions any \
                           more; give it the block by `bitcoin-cli submitblock`, or use a newer one than 31.0";
-            return Ok(Submission::Failed { reason: reason.to_owned() });
+            return Ok(Submission::NotTaken { reason: reason.to_owned() });
         };
         self.solve(&held, header, &serialize(&block.txdata[0]), facts).await
     }

@@ -88,6 +88,7 @@ struct Merge {
     best: Option<Submission>,
     /// What the sources say that could not be asked, or that refuse it.
     doubts: Vec<String>,
+    /// Whether one could not be asked that might have taken it.
     is_unasked: bool,
     /// The answer, once it is given.
     given: Option<Submission>,
@@ -117,7 +118,7 @@ impl Verdict {
         ) {
             merge.doubts.push(format!("{source}: {outcome}"));
         }
-        merge.is_unasked |= !outcome.is_settled();
+        merge.is_unasked |= !outcome.is_settled() && !matches!(outcome, Submission::NotTaken { .. });
         if merge.best.as_ref().is_none_or(|best| rank(&outcome) > rank(best)) {
             merge.best = Some(outcome);
         }
@@ -156,7 +157,7 @@ impl Merge {
     }
 }
 
-/// Whether the source has not got the block.
+/// Whether the source has not got the block, and would take it at another time.
 fn is_missed(outcome: &Submission) -> bool {
     matches!(outcome, Submission::Failed { .. } | Submission::UnknownTemplate { .. })
 }
@@ -164,13 +165,14 @@ fn is_missed(outcome: &Submission) -> bool {
 /// Answers by what they are worth.
 fn rank(outcome: &Submission) -> u8 {
     match outcome {
-        Submission::Accepted { .. } => 6,
-        Submission::Duplicate { .. } => 5,
-        Submission::Stale { .. } => 4,
-        Submission::Unconfirmed { .. } => 3,
-        Submission::Rejected { .. } => 2,
-        Submission::UnknownTemplate { .. } => 1,
-        Submission::Failed { .. } => 0,
+        Submission::Accepted { .. } => 7,
+        Submission::Duplicate { .. } => 6,
+        Submission::Stale { .. } => 5,
+        Submission::Unconfirmed { .. } => 4,
+        Submission::Rejected { .. } => 3,
+        Submission::UnknownTemplate { .. } => 2,
+        Submission::Failed { .. } => 1,
+        Submission::NotTaken { .. } => 0,
     }
 }
 
@@ -470,6 +472,7 @@ mod tests {
         let unconfirmed = Submission::Unconfirmed { hash };
         let unknown = Submission::UnknownTemplate { template_id: 7 };
         let failed = Submission::Failed { reason: "away".to_owned() };
+        let not_taken = Submission::NotTaken { reason: "not mine".to_owned() };
         for (outcomes, expected) in [
             (vec![stale.clone(), accepted.clone()], &accepted),
             (vec![duplicate.clone(), stale.clone()], &duplicate),
@@ -480,6 +483,9 @@ mod tests {
             (vec![unconfirmed.clone(), stale.clone()], &stale),
             (vec![unknown.clone(), failed.clone()], &unknown),
             (vec![failed.clone()], &failed),
+            (vec![rejected.clone(), not_taken.clone()], &rejected),
+            (vec![not_taken.clone(), failed.clone()], &failed),
+            (vec![not_taken.clone(), not_taken.clone()], &not_taken),
         ] {
             assert_eq!(verdict(&outcomes), *expected, "{outcomes:?}");
         }

@@ -549,7 +549,7 @@ impl Provider {
             let reason = format!(
                 "the coinbase has more than the {COINBASE_LEN_MAX} bytes that SubmitSolution carries"
             );
-            let _ = answer.try_send(Submission::Failed { reason });
+            let _ = answer.try_send(Submission::NotTaken { reason });
             return;
         }
         if self.solutions.ask(solution, answer, now) == Asked::Send {
@@ -617,7 +617,7 @@ impl Provider {
             .or_else(|| self.templates.solved_by(&solution.header, &coinbase.txid, |_| true))
             .map(|known| (class_id, link, known.provider_id));
         of_earlier.ok_or_else(|| match solution.template_id {
-            NO_TEMPLATE => Submission::Failed {
+            NO_TEMPLATE => Submission::NotTaken {
                 reason: "a template provider takes blocks of its own templates alone, and this is none; a source that takes \
                          whole blocks (core-ipc, core-rpc, embedded) would take it"
                     .to_owned(),

@@ -405,7 +405,7 @@ fn a_block_of_the_providers_template_goes_out_as_its_solution() {
     let foreign =
         assemble_block(header, coinbase_tx, &[], &TemplateTransactions::default()).expect("a block");
     let answer = world.submit_block(&foreign).try_recv();
-    let Ok(Submission::Failed { reason }) = answer else { panic!("{answer:?}") };
+    let Ok(Submission::NotTaken { reason }) = answer else { panic!("{answer:?}") };
     assert!(reason.contains("core-ipc"), "{reason}");
     for cut in [0, 79, 80, 81, 100] {
         let answer = world.submit_block(&block[..cut]).try_recv();

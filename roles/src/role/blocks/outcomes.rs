@@ -231,7 +231,7 @@ fn log(report: &BlockReport) {
         Submission::Unconfirmed { .. } => {
             warn!(%hash, %finder, "block handed over, and the node does not show what became of it: it will be asked again");
         }
-        Submission::UnknownTemplate { .. } | Submission::Failed { .. } => {
+        Submission::UnknownTemplate { .. } | Submission::NotTaken { .. } | Submission::Failed { .. } => {
             error!(%hash, %finder, reason = %outcome, "block not submitted yet: it is in the journal and will be offered again");
         }
     }

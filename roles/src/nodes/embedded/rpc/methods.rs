@@ -356,8 +356,9 @@ fn submit_block(link: &NodeLink, params: &Params<'_>) -> Result<Value> {
             let code = reason.split([',', '[']).next().unwrap_or_default().trim();
             Ok(json!(code))
         }
-        Submission::UnknownTemplate { .. } | Submission::Unconfirmed { .. } | Submission::Failed { .. } => {
-            Err(RpcError::new(MISC_ERROR, submission.to_string()))
-        }
+        Submission::UnknownTemplate { .. }
+        | Submission::Unconfirmed { .. }
+        | Submission::NotTaken { .. }
+        | Submission::Failed { .. } => Err(RpcError::new(MISC_ERROR, submission.to_string())),
     }
 }
