@@ -217,6 +217,17 @@ impl Transport {
         self.ring(socket).shutdown_write(socket);
     }
 
+    /// Receives nothing more from a socket, as a reader that is too slow: its peer fills the kernel's buffers and then waits.
+    /// What has been received already still comes.
+    pub fn pause(&mut self, socket: SocketId) {
+        self.ring(socket).pause(socket);
+    }
+
+    /// Receives again after [`Self::pause`].
+    pub fn resume(&mut self, socket: SocketId) {
+        self.ring(socket).resume(socket);
+    }
+
     /// Gives the socket up, whatever is under way. Only [`Handler::handle_closed`] follows, and [`Handler::handle_sent`]
     /// if a send was under way.
     pub fn close(&mut self, socket: SocketId) {

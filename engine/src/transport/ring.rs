@@ -28,24 +28,26 @@ const QUIESCE_ROUND_NS: u32 = 10_000_000;
 /// What is under way on a slot.
 mod under_way {
     /// The multishot receive is armed.
-    pub(super) const RECEIVE: u8 = 1;
-    pub(super) const SEND: u8 = 1 << 1;
-    pub(super) const CANCEL: u8 = 1 << 2;
-    pub(super) const SHUTDOWN: u8 = 1 << 3;
-    pub(super) const CLOSE: u8 = 1 << 4;
+    pub(super) const RECEIVE: u16 = 1;
+    pub(super) const SEND: u16 = 1 << 1;
+    pub(super) const CANCEL: u16 = 1 << 2;
+    pub(super) const SHUTDOWN: u16 = 1 << 3;
+    pub(super) const CLOSE: u16 = 1 << 4;
     /// Not an operation: the owner wants the socket closed.
-    pub(super) const CLOSING: u8 = 1 << 5;
+    pub(super) const CLOSING: u16 = 1 << 5;
     /// Not an operation: a socket is attached.
-    pub(super) const ATTACHED: u8 = 1 << 6;
+    pub(super) const ATTACHED: u16 = 1 << 6;
     /// Not an operation: what was received beyond the socket's turn is held.
-    pub(super) const HELD: u8 = 1 << 7;
-    pub(super) const OPERATIONS: u8 = RECEIVE | SEND | CANCEL | SHUTDOWN | CLOSE;
+    pub(super) const HELD: u16 = 1 << 7;
+    /// Not an operation: the owner wants nothing received.
+    pub(super) const PAUSED: u16 = 1 << 8;
+    pub(super) const OPERATIONS: u16 = RECEIVE | SEND | CANCEL | SHUTDOWN | CLOSE;
 }
 
 /// A place in the table of direct descriptors.
 #[derive(Default)]
 struct Slot {
-    flags: u8,
+    flags: u16,
     /// The buffer that is being sent.
     sending: Vec<u8>,
     /// How much of it the kernel has taken.
@@ -54,7 +56,7 @@ struct Slot {
 }
 
 impl Slot {
-    fn is(&self, flag: u8) -> bool {
+    fn is(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 }
@@ -249,7 +251,44 @@ impl Ring {
         }
     }
 
+    /// Receives no more until [`Self::resume`]; what the kernel has received already still comes.
+    pub(super) fn pause(&mut self, socket: SocketId) {
+        let index = socket.0 - self.first;
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::ATTACHED) && !slot.is(under_way::CLOSING | under_way::PAUSED) {
+            slot.flags |= under_way::PAUSED;
+            self.cancel_receive(index);
+        }
+    }
+
+    /// The reverse of [`Self::pause`].
+    pub(super) fn resume(&mut self, socket: SocketId) {
+        let index = socket.0 - self.first;
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::PAUSED) {
+            slot.flags &= !under_way::PAUSED;
+            // Else the receive is armed again when its cancellation is through, or when what is held was handed over.
+            if !slot.is(under_way::RECEIVE | under_way::CLOSING | under_way::HELD) {
+                self.receive(index);
+            }
+        }
+    }
+
+    fn cancel_receive(&mut self, index: u32) {
+        let slot = &mut self.slots[index as usize];
+        if slot.is(under_way::RECEIVE) && !slot.is(under_way::CANCEL) {
+            slot.flags |= under_way::CANCEL;
+            let entry = opcode::AsyncCancel::new(user_data(Operation::Receive, index))
+                .build()
+                .user_data(user_data(Operation::Cancel, index));
+            self.push(entry);
+        }
+    }
+
     fn receive(&mut self, index: u32) {
+        if self.slots[index as usize].is(under_way::PAUSED) {
+            return;
+        }
         self.slots[index as usize].flags |= under_way::RECEIVE;
         let entry = opcode::RecvMulti::new(Fixed(index), GROUP)
             .build()
@@ -369,14 +408,7 @@ impl Ring {
         }
         let too_many = self.held.iter().filter(|held| held.buffers.len() > HELD_MAX).map(|held| held.slot);
         for index in too_many.collect::<Vec<_>>() {
-            let slot = &mut self.slots[index as usize];
-            if slot.is(under_way::RECEIVE) && !slot.is(under_way::CANCEL) {
-                slot.flags |= under_way::CANCEL;
-                let entry = opcode::AsyncCancel::new(user_data(Operation::Receive, index))
-                    .build()
-                    .user_data(user_data(Operation::Cancel, index));
-                self.push(entry);
-            }
+            self.cancel_receive(index);
         }
     }
 
@@ -464,11 +496,14 @@ impl Ring {
         0
     }
 
-    fn finish(&mut self, index: u32, flag: u8) {
+    fn finish(&mut self, index: u32, flag: u16) {
         let slot = &mut self.slots[index as usize];
         slot.flags &= !flag;
         if slot.is(under_way::CLOSING) {
             self.continue_close(index);
+        } else if slot.is(under_way::PAUSED) {
+            // A cancellation can miss a receive that is just being carried out.
+            self.cancel_receive(index);
         }
     }
 

@@ -314,6 +314,85 @@ fn closes_under_a_send_that_nobody_reads_and_under_a_flood() {
 }
 
 #[test]
+fn a_paused_socket_receives_nothing_until_it_is_resumed() {
+    let mut bench = Bench::new(small());
+    bench.echo.silent = true;
+    let (mut client, paused) = bench.connect();
+    let (mut other, _) = bench.connect();
+    for round in 1..=20 {
+        bench.echo.received = 0;
+        bench.transport.pause(paused);
+        bench.transport.pause(paused);
+        // Bytes of another socket, that the pause has come to the kernel first.
+        other.write_all(&[1; 10]).unwrap();
+        bench.run_until(|bench| bench.echo.received == 10);
+        client.write_all(&[2; 100]).unwrap();
+        other.write_all(&[1; 10]).unwrap();
+        bench.run_until(|bench| bench.echo.received == 20);
+        bench.transport.resume(paused);
+        if round % 2 == 0 {
+            // A pause that is taken back at once changes nothing.
+            bench.transport.pause(paused);
+            bench.transport.resume(paused);
+        }
+        bench.run_until(|bench| bench.echo.received == 120);
+    }
+    bench.transport.pause(paused);
+    client.write_all(&[2; 100]).unwrap();
+    bench.transport.close(paused);
+    bench.transport.resume(paused);
+    bench.run_until(|bench| bench.echo.closed == [paused]);
+}
+
+#[test]
+fn a_socket_may_be_attached_before_it_is_connected() {
+    let mut bench = Bench::new(small());
+    let dial = |address: std::net::SocketAddr| {
+        let fd = connecting(address);
+        bench.transport.attach(fd).unwrap()
+    };
+    let address = bench.listener.local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    let [socket, refused] = [address, nobody].map(dial);
+    for id in [socket, refused] {
+        bench.echo.sending.insert(id, 3);
+        bench.transport.send(id, b"abc".to_vec());
+    }
+    bench.transport.submit().unwrap();
+    let (mut server, _) = bench.listener.accept().unwrap();
+    let mut received = [0; 3];
+    server.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"abc");
+    bench.echo.silent = true;
+    server.write_all(b"defg").unwrap();
+    bench.run_until(|bench| bench.echo.received == 4 && !bench.echo.ended.is_empty());
+    assert_eq!(bench.echo.ended, [(refused, Ended::Lost(libc::ECONNREFUSED))]);
+}
+
+/// A socket that has begun to connect.
+fn connecting(address: std::net::SocketAddr) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    let std::net::SocketAddr::V4(address) = address else { panic!("an IPv4 address") };
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: takes integers; the descriptor is checked and then owned.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0) };
+    assert!(fd >= 0);
+    // SAFETY: `fd` is open and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `to` is a socket address of the stated length; the calls take integers otherwise.
+    unsafe {
+        libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as libc::socklen_t);
+        assert_eq!(libc::fcntl(fd, libc::F_SETFL, 0), 0);
+    }
+    socket
+}
+
+#[test]
 fn is_dropped_with_sockets_open_and_a_send_under_way() {
     let mut bench = Bench::new(small());
     let (mut client, reader) = bench.connect();
