@@ -24,7 +24,7 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest payload that is taken: the longest job is below it.
 pub const PAYLOAD_LEN_MAX: u32 = 256 * 1024;
 /// Clocks may run apart by this much when certificates are checked.
-const DRIFT_S: u32 = 10;
+pub(crate) const DRIFT_S: u32 = 10;
 /// Bytes read at a time.
 const READ_LEN: usize = 16 * 1024;
 /// Above this, the memory for sealed frames is given back after a write.
@@ -173,7 +173,7 @@ fn connect_tcp(address: &PoolAddress) -> Result<TcpStream, ConnectionError> {
     Err(ConnectionError::Connect(last))
 }
 
-fn unix_now() -> u32 {
+pub(crate) fn unix_now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }

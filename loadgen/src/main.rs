@@ -1,5 +1,7 @@
 //! `adit-loadgen`: mining devices for pools under test.
 
+mod commands;
+
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,6 +37,13 @@ struct Cli {
 enum Command {
     /// Mine on the CPU with real hashes, until a limit or a signal ends it.
     Mine(MineArgs),
+    /// Simulate up to millions of devices with synthetic shares, and report what became of each share, and when.
+    Simulate(commands::SimulateArgs),
+    /// Add the reports of several hosts up to one.
+    Merge(commands::MergeArgs),
+    /// A part of a load: what `simulate --processes` starts.
+    #[command(hide = true)]
+    Part,
 }
 
 #[derive(Debug, Args)]
@@ -112,14 +121,19 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn main() -> ExitCode {
-    let Command::Mine(args) = Cli::parse().command;
-    match mine(&args) {
-        Ok(summary) => {
+    let failed = match Cli::parse().command {
+        Command::Mine(args) => mine(&args).map(|summary| {
             // A reader that has gone misses nothing that the exit status does not say.
             let _ = writeln!(std::io::stdout(), "{summary}");
-            let failed = summary.failure.is_some() || (args.strict && !summary.is_flawless());
-            if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-        }
+            summary.failure.is_some() || (args.strict && !summary.is_flawless())
+        }),
+        Command::Simulate(args) => commands::simulate(&args),
+        Command::Merge(args) => commands::merge(&args),
+        Command::Part => commands::part(),
+    };
+    match failed {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::FAILURE,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "adit-loadgen: {message}");
             ExitCode::from(2)
@@ -127,8 +141,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn mine(args: &MineArgs) -> Result<Summary, String> {
-    let config = config(args)?;
+/// Two flags: signals set the first, and end the program once the second is set.
+fn catch_signals() -> Result<(Arc<AtomicBool>, Arc<AtomicBool>), String> {
     let (stop, ends_at_once) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // A second signal ends the program at once, unless it comes with the first (`timeout` sends two).
@@ -136,6 +150,12 @@ fn mine(args: &MineArgs) -> Result<Summary, String> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|error| format!("signals cannot be caught: {error}"))?;
     }
+    Ok((stop, ends_at_once))
+}
+
+fn mine(args: &MineArgs) -> Result<Summary, String> {
+    let config = config(args)?;
+    let (stop, ends_at_once) = catch_signals()?;
     let _ = writeln!(std::io::stderr(), "hashing by batch size: {}", config.hasher.describe());
     let miner = Miner::start(config).map_err(|error| error.to_string())?;
     watch(&miner, &stop);

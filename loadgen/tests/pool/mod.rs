@@ -15,10 +15,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_codec::frame::{FrameHeader, HEADER_LEN};
 use adit_codec::keys::{AuthoritySecretKey, Certificate, StaticKeyPair};
+use adit_codec::message::MessageKind;
 use adit_codec::noise::{
     ACT1_LEN, ACT2_LEN, EphemeralKey, Responder, Sealer, SecureDeframer, Transport, sealed_len,
 };
 use adit_codec::url::PoolUrl;
+use adit_codec::{Encode, encode_frame, frame_len};
 use adit_hasher::{Hasher, Target};
 use adit_proto::Priority;
 use adit_proto::mining::server::{
@@ -75,6 +77,8 @@ pub struct State {
     pub out: ServerOutbox,
     pub hasher: Hasher,
     pub events: Vec<Event>,
+    /// Shares that are lost on their way to the server.
+    pub shares_swallowed: u32,
     peers: HashMap<ConnectionId, Peer>,
     started: Instant,
     next_template: u64,
@@ -209,6 +213,7 @@ fn serve(config: ServerConfig, received: &Receiver<Input>, inputs: &Sender<Input
         out: ServerOutbox::new(),
         hasher: Hasher::detect(),
         events: Vec::new(),
+        shares_swallowed: 0,
         peers: HashMap::new(),
         started,
         next_template: 1,
@@ -228,6 +233,11 @@ fn serve(config: ServerConfig, received: &Receiver<Input>, inputs: &Sender<Input
     for peer in state.peers.values() {
         let _ = peer.stream.shutdown(Shutdown::Both);
     }
+}
+
+fn is_share(header: FrameHeader) -> bool {
+    let kind = MessageKind::from_header(header);
+    matches!(kind, Some(MessageKind::SubmitSharesStandard | MessageKind::SubmitSharesExtended))
 }
 
 impl State {
@@ -250,11 +260,25 @@ impl State {
                 thread::spawn(move || read(reading, deframer, id, &inputs));
                 self.peers.insert(id, Peer { stream, sealer: transport.sealer });
             }
+            Input::Frame(_, header, _) if is_share(header) && self.shares_swallowed > 0 => {
+                self.shares_swallowed -= 1;
+            }
             Input::Frame(id, header, payload) => {
                 self.server.handle_frame(id, header, &payload, now, &self.hasher, &mut self.out);
             }
             Input::Gone(id) => self.disconnect(id),
             Input::Command(command) => command(self),
+        }
+    }
+
+    /// Sends a message that the server knows nothing of to every connection.
+    pub fn say<M: Encode>(&mut self, message: &M) {
+        let mut frame = vec![0; frame_len(message)];
+        encode_frame(message, &mut frame).expect("a good message");
+        for peer in self.peers.values_mut() {
+            let mut sealed = vec![0; sealed_len(frame.len() - HEADER_LEN)];
+            peer.sealer.seal_frame_into(&frame, &mut sealed).expect("a frame");
+            let _ = peer.stream.write_all(&sealed);
         }
     }
 
