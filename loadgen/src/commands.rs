@@ -10,6 +10,7 @@ use adit_loadgen::load::{LoadConfig, PROCESSES_MAX, run, run_part};
 use adit_loadgen::report::{FORMAT, Report};
 use adit_loadgen::simulate::{Scenario, THREADS_MAX};
 use clap::Args;
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::catch_signals;
 
@@ -39,6 +40,9 @@ pub(crate) struct SimulateArgs {
     /// Threads of each process.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(THREADS_MAX)))]
     threads: u32,
+    /// Run on these CPUs only: numbers with commas between.
+    #[arg(long, value_delimiter = ',', value_name = "CPUS")]
+    cpus: Vec<usize>,
     /// Begin at this Unix time, so that several hosts begin together.
     #[arg(long, value_name = "SECONDS")]
     at: Option<f64>,
@@ -84,6 +88,7 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<bool, String> {
     if let Some(directory) = &args.report {
         fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
+    pin(&args.cpus)?;
     let (stop, ends_at_once) = catch_signals()?;
     let terminal = std::io::stderr().is_terminal();
     let report = run(&config, &stop, |line| {
@@ -100,6 +105,21 @@ pub(crate) fn simulate(args: &SimulateArgs) -> Result<bool, String> {
         let _ = writeln!(std::io::stderr());
     }
     publish(&report, args.report.as_deref(), args.strict)
+}
+
+/// Keeps this thread, and so all that it starts, on some CPUs.
+fn pin(cpus: &[usize]) -> Result<(), String> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        if cpu >= CpuSet::MAX_CPU {
+            return Err(format!("--cpus {cpu}: there is no such CPU"));
+        }
+        set.set(cpu);
+    }
+    sched_setaffinity(None, &set).map_err(|error| format!("--cpus: {error}"))
 }
 
 /// Adds reports up. Returns whether the sum fails.

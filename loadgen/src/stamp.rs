@@ -16,7 +16,7 @@ const SCRIPT_START: [u8; 2] = [0x6a, 16];
 pub const OUTPUT_LEN: usize = 8 + 1 + SCRIPT_START.len() + 16;
 
 /// A moment, in microseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp(pub u64);
 
 impl Stamp {

@@ -113,6 +113,7 @@ fn mistakes_are_refused_before_anything_starts() {
         (["--scenario", "/nowhere/load.toml"], "/nowhere/load.toml"),
         (["--watch-pid", "4294967295"], "--watch-pid"),
         (["--processes", "0"], "--processes"),
+        (["--cpus", "70000"], "--cpus"),
     ] {
         let (code, _, stderr) = simulate(&pool.url, &args);
         assert_eq!(code, Some(2), "{stderr}");

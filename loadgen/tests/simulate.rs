@@ -188,6 +188,7 @@ fn tips_are_followed_to_every_connection() {
     let report = running.join().unwrap();
     let tips = &report.tally.tips;
     assert_eq!(tips.len(), 3, "{report}");
+    assert!(tips.iter().all(|tip| tip.made_unix_ns.is_none()), "this source says nothing of moments");
     for tip in tips {
         assert_eq!((tip.connections, tip.spread.count()), (20, 20), "{report}");
         let last_ns = tip.last_unix_ns - tip.first_unix_ns;

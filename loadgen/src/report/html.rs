@@ -301,7 +301,7 @@ impl Report {
             .rev()
             .take(BARS_MAX)
             .map(|spread| {
-                let key: String = spread.key.trim_start_matches('0').chars().take(12).collect();
+                let key: String = spread.key.chars().take(12).collect();
                 let name = format!("{key}, {} conn.", spread.connections);
                 (name, (spread.last_unix_ns - spread.first_unix_ns) as f64)
             })

@@ -119,8 +119,12 @@ impl Measured {
 /// How connections began. All times of a connection count from its connect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JoinTimes {
+    /// Connections that were to be served.
+    pub connections_asked: u64,
     /// Connections that got a job.
     pub connections_served: u64,
+    /// Channels that were to be opened.
+    pub channels_asked: u64,
     /// Channels that were opened.
     pub channels_opened: u64,
     /// Channels that were refused.
@@ -139,6 +143,8 @@ pub struct JoinTimes {
 
 impl JoinTimes {
     fn merge(&mut self, other: &Self) {
+        self.connections_asked += other.connections_asked;
+        self.channels_asked += other.channels_asked;
         self.connections_served += other.connections_served;
         self.channels_opened += other.channels_opened;
         self.channels_refused += other.channels_refused;
@@ -153,8 +159,10 @@ impl JoinTimes {
 /// How a tip or a template reached the connections.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// The tip's hash, or what tells a template from others; hexadecimal.
+    /// The tip's hash in header order, or what tells a template from others; hexadecimal.
     pub key: String,
+    /// When the source made it, in nanoseconds of Unix time, if it says so: the synthetic source does.
+    pub made_unix_ns: Option<u64>,
     /// Connections that it reached.
     pub connections: u64,
     /// Messages that brought it: one per group, or one per channel.
@@ -311,7 +319,15 @@ mod tests {
         arrivals_ns.iter().for_each(|&nanos| spread.record(nanos));
         let last_unix_ns = first_unix_ns + arrivals_ns.iter().max().copied().unwrap_or_default();
         let messages = arrivals_ns.len() as u64;
-        Spread { key: "k".to_owned(), connections: messages, messages, first_unix_ns, last_unix_ns, spread }
+        Spread {
+            key: "k".to_owned(),
+            made_unix_ns: None,
+            connections: messages,
+            messages,
+            first_unix_ns,
+            last_unix_ns,
+            spread,
+        }
     }
 
     #[test]

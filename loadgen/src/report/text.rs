@@ -83,7 +83,7 @@ fn write_spreads(f: &mut fmt::Formatter<'_>, name: &str, spreads: &[Spread]) -> 
     writeln!(f, "{name:<15}{}; arrivals after the first, at {SPREADS_SHOWN} at most:", spreads.len())?;
     for spread in spreads.iter().rev().take(SPREADS_SHOWN).rev() {
         let last_ns = spread.last_unix_ns - spread.first_unix_ns;
-        let key: String = spread.key.trim_start_matches('0').chars().take(12).collect();
+        let key: String = spread.key.chars().take(12).collect();
         writeln!(
             f,
             "  {key:<13}{} connections, {} messages: p50 {}, p99 {}, last {}",
@@ -93,6 +93,11 @@ fn write_spreads(f: &mut fmt::Formatter<'_>, name: &str, spreads: &[Spread]) -> 
             Short(spread.spread.quantile_ns(0.99)),
             Short(last_ns)
         )?;
+        if let Some(made_ns) = spread.made_unix_ns {
+            let after = |arrived_ns: u64| Short(arrived_ns.saturating_sub(made_ns));
+            let (first, last) = (after(spread.first_unix_ns), after(spread.last_unix_ns));
+            writeln!(f, "    after the source made it: first {first}, last {last}")?;
+        }
     }
     Ok(())
 }
@@ -205,8 +210,8 @@ impl fmt::Display for Report {
             self.generator.device_bytes
         )?;
         self.write_watched(f)?;
-        for fault in self.verdict.faults.iter().chain(&self.verdict.misses) {
-            writeln!(f, "not good       {fault}")?;
+        for failure in self.verdict.failures.iter().chain(&self.verdict.misses) {
+            writeln!(f, "not good       {failure}")?;
         }
         write!(f, "verdict        {}", if self.verdict.ok { "good" } else { "not good" })
     }

@@ -13,8 +13,8 @@ use crate::simulate::{Scenario, ShareKind};
 pub struct Verdict {
     /// Nothing is.
     pub ok: bool,
-    /// What always fails a run.
-    pub faults: Vec<String>,
+    /// What fails every run.
+    pub failures: Vec<String>,
     /// What fails a strict run.
     pub misses: Vec<String>,
 }
@@ -23,7 +23,7 @@ impl Verdict {
     /// Whether a run fails.
     #[must_use]
     pub fn fails(&self, strict: bool) -> bool {
-        !self.faults.is_empty() || (strict && !self.misses.is_empty())
+        !self.failures.is_empty() || (strict && !self.misses.is_empty())
     }
 }
 
@@ -33,7 +33,7 @@ pub fn judge(scenario: &Scenario, tally: &Tally) -> Verdict {
     let mut verdict = Verdict::default();
     let shares = &tally.shares;
     if !shares.sum_is_right {
-        verdict.faults.push(format!(
+        verdict.failures.push(format!(
             "the sum is off: {} submitted, but {} accepted, {} rejected, {} outstanding, {} lost, {} abandoned, and {} \
              answers for shares that were never sent",
             shares.submitted,
@@ -46,15 +46,16 @@ pub fn judge(scenario: &Scenario, tally: &Tally) -> Verdict {
         ));
     }
     if tally.join.connections_served == 0 {
-        verdict.faults.push("no connection got a job".to_owned());
+        verdict.failures.push("no connection got a job".to_owned());
     }
-    let asked = u64::from(scenario.connections);
-    if tally.join.connections_served < asked {
-        verdict.misses.push(format!("{} of {asked} connections got a job", tally.join.connections_served));
-    }
-    let opened = tally.join.channels_opened;
-    if opened < scenario.devices() {
-        verdict.misses.push(format!("{opened} of {} channels were opened", scenario.devices()));
+    let join = &tally.join;
+    for (found, asked, what) in [
+        (join.connections_served, join.connections_asked, "connections got a job"),
+        (join.channels_opened, join.channels_asked, "channels were opened"),
+    ] {
+        if found < asked {
+            verdict.misses.push(format!("{found} of {asked} {what}"));
+        }
     }
     let check = &scenario.check;
     for (found, max, what) in [
@@ -70,6 +71,6 @@ pub fn judge(scenario: &Scenario, tally: &Tally) -> Verdict {
     if scenario.shares.kind != ShareKind::None && shares.accepted == 0 {
         verdict.misses.push("no share was accepted".to_owned());
     }
-    verdict.ok = verdict.faults.is_empty() && verdict.misses.is_empty();
+    verdict.ok = verdict.failures.is_empty() && verdict.misses.is_empty();
     verdict
 }

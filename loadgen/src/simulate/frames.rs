@@ -16,7 +16,9 @@ use super::connection::{Connection, Phase};
 use super::device::{FutureJob, Work};
 use super::scenario::Profile;
 use super::shard::Simulated;
+use super::spreads::Template;
 use crate::report::{JoinTimes, count};
+use crate::stamp::Stamp;
 
 /// Why a connection is given up; counted by its text.
 pub(super) type Fault = String;
@@ -277,12 +279,13 @@ impl Simulated {
             path.iter_mut().zip(hash).for_each(|(sum, byte)| *sum = (*sum ^ byte).wrapping_mul(167));
         });
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let key = hasher.hash_one((path, message.coinbase_tx_suffix)).max(1);
-        let is_new = connection.template != key;
+        let digest = hasher.hash_one((path, message.coinbase_tx_suffix)).max(1);
+        let is_new = connection.template != digest;
+        connection.template = digest;
         if connection.is_served && is_new {
-            self.templates.record(key, true, self.now_ns);
+            let made = Stamp::of_coinbase_suffix(message.coinbase_tx_suffix);
+            self.templates.record(Template { digest, made }, true, self.now_ns);
         }
-        connection.template = key;
     }
 
     fn handle_prev_hash(&mut self, index: usize, message: &SetNewPrevHash<'_>) {

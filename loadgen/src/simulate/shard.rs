@@ -24,9 +24,10 @@ use super::connection::{Connection, Handshake, Phase};
 use super::device::{Device, Outstanding};
 use super::scenario::{Event, EventKind, nanos};
 use super::sockets::dial;
-use super::spreads::Spreads;
+use super::spreads::{Spreads, Template};
 use super::{Control, Plan, Progress};
 use crate::report::{Latencies, Second, Tally, count};
+use crate::stamp::Stamp;
 
 /// Shares of a thread that wait for answers: 16 bytes each.
 const OUTSTANDING_MAX: usize = 1 << 26;
@@ -85,7 +86,7 @@ pub(super) struct Simulated {
     pub(super) partials: SpareBuffers,
     pub(super) second: Second,
     pub(super) tips: Spreads<[u8; 32]>,
-    pub(super) templates: Spreads<u64>,
+    pub(super) templates: Spreads<Template>,
     pub(super) tally: Tally,
 }
 
@@ -349,13 +350,19 @@ impl Shard {
         let outstanding = simulated.devices.iter().map(|device| simulated.outstanding.count(device)).sum();
         let mut second = std::mem::take(&mut simulated.second);
         simulated.fill_gauges(&mut second);
+        let connections = simulated.connections.len() as u64;
+        let devices = simulated.devices.len() as u64;
         let Simulated { mut tally, tips, templates, plan, serving, .. } = self.simulated;
+        tally.join.connections_asked = connections;
+        tally.join.channels_asked = devices;
         tally.seconds.push(second);
         tally.shares.outstanding = outstanding;
         tally.shares.check_sum();
         tally.connections.open_at_end = serving;
-        tally.tips = tips.finish(|ns| clock.unix_ns(ns), |key| hex(key.iter().rev()));
-        tally.templates = templates.finish(|ns| clock.unix_ns(ns), |key| hex(key.to_be_bytes().iter()));
+        let unix_ns = |ns| clock.unix_ns(ns);
+        tally.tips = tips.finish(unix_ns, |key| (hex(&key), Stamp::of_prev_hash(&key)));
+        tally.templates =
+            templates.finish(unix_ns, |Template { digest, made }| (hex(&digest.to_be_bytes()), made));
         if plan.scenario.duration_s > 0.0 {
             tally.measured.accepted_per_s = tally.measured.accepted as f64 / plan.scenario.duration_s;
         }
@@ -363,8 +370,8 @@ impl Shard {
     }
 }
 
-fn hex<'b>(bytes: impl Iterator<Item = &'b u8>) -> String {
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Simulated {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::report::{Latencies, SPREADS_MAX, Spread};
+use crate::stamp::Stamp;
 
 /// Arrivals of one tip or template whose times are kept; of more, only the last.
 const ARRIVALS_MAX: usize = 1 << 20;
@@ -19,6 +20,15 @@ struct Arriving {
     messages: u64,
     /// Microseconds after the first.
     after_us: Vec<u32>,
+}
+
+/// What tells a template from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Template {
+    /// Of merkle path and coinbase.
+    pub(super) digest: u64,
+    /// When a synthetic source made it.
+    pub(super) made: Option<Stamp>,
 }
 
 /// The arrivals of one kind of thing on a thread's connections.
@@ -53,13 +63,19 @@ impl<K: Copy + Eq + Hash> Spreads<K> {
         }
     }
 
-    /// What is reported; `unix_ns` turns the run's clock into Unix time.
-    pub(super) fn finish(self, unix_ns: impl Fn(u64) -> u64, name: impl Fn(K) -> String) -> Vec<Spread> {
+    /// What is reported; `unix_ns` turns the run's clock into Unix time, `describe` gives a key's name and when it was made.
+    pub(super) fn finish(
+        self,
+        unix_ns: impl Fn(u64) -> u64,
+        describe: impl Fn(K) -> (String, Option<Stamp>),
+    ) -> Vec<Spread> {
         let finish = |(key, arriving): (K, Arriving)| {
             let mut spread = Latencies::default();
             arriving.after_us.iter().for_each(|&micros| spread.record(u64::from(micros) * 1_000));
+            let (key, made) = describe(key);
             Spread {
-                key: name(key),
+                key,
+                made_unix_ns: made.map(|Stamp(micros)| micros * 1_000),
                 connections: arriving.connections,
                 messages: arriving.messages,
                 first_unix_ns: unix_ns(arriving.first_ns),
