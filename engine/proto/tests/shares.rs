@@ -11,7 +11,7 @@ use adit_codec::tlv;
 use adit_hasher::{Digest, Target};
 use adit_proto::Priority;
 use adit_proto::mining::server::{ChannelId, ConnectionId, Event, ServerConfig, ShareError, Solution};
-use adit_proto::template::PrevHash;
+use adit_proto::template::{PrevHash, Template};
 use common::mirror::Mirror;
 use common::{HEADER_TIMESTAMP, World, config, prev_hash, template};
 
@@ -209,6 +209,45 @@ fn versions_roll_where_they_may() {
     assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::VersionRollingNotAllowed));
     world.send(id, &share);
     assert_eq!(outcome(&mut world, &mut mirror), None);
+}
+
+/// Specification 7.2 and 7.7: what a template's version says in the bits of BIP323 binds nobody, and its other bits do.
+#[test]
+fn a_template_may_have_any_of_the_free_version_bits() {
+    const FREE: u32 = 0x1fff_ffe0;
+    for set in [0, 0x20, 0x1000_0000, 0x0aaa_aaa0, FREE] {
+        let version = 0x2000_0000 | set;
+        let mut world = World::new(config());
+        world.template(Template { version, ..template(1, true) }).expect("a good template");
+        let tip = PrevHash { target: half(), ..prev_hash(1, 1) };
+        world.tip(tip.clone()).expect("a known template");
+        let (id, mut mirror, channel) = standard(&mut world, 0);
+        let job = mirror.channels[&channel].last_job.expect("work");
+
+        let each = (5..29).map(|bit| version ^ (1 << bit));
+        let rolled = [0x2000_0000, 0x2000_0000 | FREE, version, version ^ FREE, version ^ 0x0123_45e0];
+        for (sequence_number, version) in (0..).zip(each.chain(rolled)) {
+            let view = &mirror.channels[&channel];
+            // Each a nonce of its own: some versions come twice.
+            let from = sequence_number * 1_000;
+            let nonce = (from..)
+                .find(|nonce| tip.target.is_met_by(&view.digest(job, &[], version, HEADER_TIMESTAMP, *nonce)))
+                .expect("every other");
+            let header = view.header(job, &[], version, HEADER_TIMESTAMP, nonce);
+            let share = view.standard(job, sequence_number, nonce);
+            world.send(id, &SubmitSharesStandard { version, ..share });
+            assert_eq!(outcome(&mut world, &mut mirror), None, "{version:#x}");
+            let found = solutions(&mut world);
+            assert_eq!(found.len(), 1, "{version:#x}");
+            assert_eq!(found[0].header, header, "what the share says, and not the template");
+        }
+        for bit in [0, 4, 29, 31] {
+            let share = mirror.channels[&channel].standard(job, 1, 0);
+            world.send(id, &SubmitSharesStandard { version: version ^ (1 << bit), ..share });
+            assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::InvalidVersionBits), "{bit}");
+        }
+        assert!(solutions(&mut world).is_empty());
+    }
 }
 
 #[test]
