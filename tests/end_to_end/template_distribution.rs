@@ -1,13 +1,12 @@
 //! A template provider and a pool as two processes over the Template Distribution Protocol; real miners find blocks that
 //! the provider's node accepts.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
 use adit_codec::url::PoolUrl;
 use adit_tests::pool::PAYOUT_ANYONE;
-use adit_tests::process::{PATIENCE, Program, own_program};
+use adit_tests::process::{PATIENCE, Program, free_port, own_program};
 use adit_tests::template_provider::{TemplateProvider, authority_key, write_config};
 use tempfile::TempDir;
 
@@ -33,12 +32,6 @@ fn start_pool(directory: &Path, provider: &PoolUrl) -> (Program, PoolUrl) {
     let mut program = Program::start(&own_program("adit"), &["pool", "--config", &config]);
     let url = program.wait_for_word("stratum2+tcp://").parse().expect("the pool prints its URL");
     (program, url)
-}
-
-/// A port that was free a moment ago: a provider that comes back must be where it was.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
 }
 
 fn lines(program: &Program, text: &str) -> Vec<String> {

@@ -1,21 +1,14 @@
 //! The reference implementation's pool, with `adit tp` as its template provider.
 
-use std::net::TcpListener;
 use std::time::Duration;
 
-use adit_tests::process::{PATIENCE, Program, own_program, peer_program};
+use adit_tests::process::{PATIENCE, Program, free_port, own_program, peer_program};
 use tempfile::TempDir;
 
 const BLOCK_PATIENCE: Duration = Duration::from_secs(120);
 /// The reference implementation's key pair of its examples.
 const POOL_KEY: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
 const POOL_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
 
 #[test]
 fn the_reference_pool_finds_a_block_with_our_templates() {

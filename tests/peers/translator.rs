@@ -1,19 +1,13 @@
 //! The reference implementation's translator: SV1 miners on its one side, an extended channel to the pool on the other.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use adit_tests::pool::Pool;
-use adit_tests::process::{PATIENCE, Program, peer_program};
+use adit_tests::process::{PATIENCE, Program, free_port, peer_program};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
-}
 
 fn configuration(pool: &Pool, port: u16, aggregate: bool) -> String {
     format!(

@@ -4,7 +4,6 @@
 //! knows the chain can make transactions. User and password are those of [`rpc::Node`](crate::rpc::Node), and the cookie
 //! works as well. It listens on loopback only, and not for other nodes unless it is told to.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use bitcoin::{Amount, BlockHash, OutPoint, Script, ScriptBuf, Sequence, Transact
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{PATIENCE, Program, core_program};
+use crate::process::{PATIENCE, Program, core_program, free_port};
 use crate::rpc::Node;
 
 /// `adit` with the password `adit`, salted with `adit`: `rpcauth`, unlike `rpcpassword`, leaves the cookie in use.
@@ -279,11 +278,6 @@ fn launch(directory: &Path, ports: Ports, args: &[String]) -> Result<Program, Ve
         assert!(Instant::now() < deadline, "bitcoin-node is not ready:\n{}", lines.join("\n"));
         std::thread::sleep(LOOK_INTERVAL);
     }
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {

@@ -1,6 +1,7 @@
 //! Programs under test, as processes of their own.
 
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, Once};
@@ -31,6 +32,13 @@ pub fn own_program(name: &str) -> PathBuf {
         assert!(status.success(), "the programs under test do not build");
     });
     profile.join(name)
+}
+
+/// A port on loopback that was free a moment ago, for programs that cannot say which one they took, or that must come back to
+/// where they were.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+    listener.local_addr().expect("a listener has an address").port()
 }
 
 /// The path of a peer's program that `make fixtures` built into the cache.
