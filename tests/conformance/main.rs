@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use adit_proto::distribution::server::TransactionsError;
 use adit_proto::mining::server::{ChannelError, ShareError};
 use table::{Requirement, Requirements};
 
@@ -173,7 +174,7 @@ fn shown_by(row: &Requirement) -> String {
     row.why.clone().unwrap_or_else(|| tests.join("; "))
 }
 
-/// Every code that a pool of this program sends, beside those that are listed where they are sent.
+/// Every code that this program sends, beside those that are listed where they are sent.
 const OTHER_CODES: [&str; 4] =
     ["unsupported-protocol", "protocol-version-mismatch", "unsupported-feature-flags", "jd-not-supported"];
 
@@ -189,7 +190,8 @@ fn error_codes_are_documented() {
         ChannelError::ExtendedChannelsNotSupported,
     ];
     let codes = ShareError::ALL.iter().map(|error| error.code());
-    let codes = codes.chain(channel_errors.iter().map(|error| error.code())).chain(OTHER_CODES);
+    let codes = codes.chain(channel_errors.iter().map(|error| error.code()));
+    let codes = codes.chain(TransactionsError::ALL.iter().map(|error| error.code())).chain(OTHER_CODES);
     for code in codes {
         assert!(code.bytes().all(|byte| byte.is_ascii_graphic()), "{code:?} is not printable");
         assert!(page.contains(&format!("| `{code}` |")), "docs/error-codes.md does not explain {code}");

@@ -236,6 +236,10 @@ pub enum TransactionsError {
 }
 
 impl TransactionsError {
+    /// Every one, in order of its discriminant.
+    pub const ALL: [Self; 4] =
+        [Self::TemplateIdNotFound, Self::StaleTemplateId, Self::TooManyRequests, Self::Unavailable];
+
     /// The `error_code`.
     pub const fn code(self) -> &'static str {
         match self {
