@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use adit_proto::distribution::Reserve;
 use adit_proto::template::Template;
@@ -379,6 +380,31 @@ fn a_full_block_keeps_to_signature_operations() {
     assert_eq!(blocks[109].txdata.len(), 5, "a fifth has no room");
     let mined: HashSet<Txid> = blocks[109..].iter().flat_map(|block| txids(block)[1..].to_vec()).collect();
     assert_eq!(mined, sent);
+}
+
+/// Nothing in it can conflict with a block that nobody knows yet.
+#[test]
+fn a_template_ahead_of_its_tip_is_empty_whatever_waits() {
+    let (mut pool, address, coins) =
+        funded(EmbeddedConfig { prepare_next: true, ..quick_config(Chain::Regtest) }, 101);
+    let (before, tip) = (pool.active.clone().unwrap(), pool.tip.clone().unwrap());
+    let wallet = Wallet::new();
+    let spend = wallet.spend(&coins[..1], &[coins[0].1 - 10_000]);
+    send(address, &spend).unwrap();
+    pool.wait_for(|pool| holds(pool, pool.active.as_ref().unwrap(), &spend));
+    // A block from an older template leaves it waiting while the next template is made ahead.
+    let block = pool.solve_for(&before, &tip);
+    assert!(matches!(pool.submit(block.clone()), Submission::Accepted { height: 102, .. }));
+    pool.wait_for(|pool| pool.prev_hash() == block.digest.0);
+    pool.wait_for(|pool| holds(pool, pool.active.as_ref().unwrap(), &spend));
+    let is_ahead =
+        |template: &&Arc<Template>| template.future_template && template.coinbase_tx_locktime == 103;
+    pool.wait_for(|pool| pool.templates.iter().any(|template| is_ahead(&template)));
+    let ahead = pool.templates.iter().find(is_ahead).cloned().unwrap();
+    assert!(ahead.merkle_path.is_empty());
+    pool.mine();
+    assert_eq!(pool.tip.as_ref().unwrap().template_id, ahead.template_id);
+    assert_eq!(rpc(address, "getrawmempool", json!([])), Ok(json!([])));
 }
 
 #[test]
