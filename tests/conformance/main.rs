@@ -135,8 +135,8 @@ fn render(requirements: &Requirements) -> String {
         "# Conformance\n\n\
          What the Stratum V2 specification demands, and which tests show that Adit keeps it. Written from requirements.toml by \
          main.rs; do not edit.\n\n\
-         Specification: {}, commit {} of {}. Of {} binding statements {tested} bind a server or a client and are tested; \
-         {other} bind other roles, and say so.\n",
+         Specification: {}, commit {} of {}. Of {} binding statements in its chapters 3 to 5 and 7 and its extensions 0x0001 \
+         and 0x0002, {tested} bind a server or a client and are tested; {other} bind other roles, and say so.\n",
         requirements.repository,
         &requirements.commit[..10],
         requirements.date,

@@ -7,8 +7,7 @@ use toml::{Table, Value};
 
 /// Roles that exist now: who binds one of them must name tests.
 pub(crate) const ROLES_HERE: [&str; 2] = ["server", "client"];
-const ROLES_ELSEWHERE: [&str; 5] =
-    ["proxy", "job declarator", "template provider", "extension author", "operator"];
+const ROLES_ELSEWHERE: [&str; 4] = ["proxy", "job declarator", "extension author", "operator"];
 const LEVELS: [&str; 9] =
     ["MUST", "MUST NOT", "SHOULD", "SHOULD NOT", "must", "should", "required", "mandatory", "has to"];
 
