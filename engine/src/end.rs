@@ -235,9 +235,9 @@ const fn distribution_kind(reason: &distribution::CloseReason) -> EndKind {
         CloseReason::SetupRefused(_) => EndKind::SetupRefused,
         CloseReason::SetupTimeout => EndKind::SetupTimeout,
         CloseReason::ConstraintsTimeout => EndKind::ConstraintsTimeout,
-        CloseReason::ConstraintsTooLarge(_)
-        | CloseReason::TooManyClasses(_)
-        | CloseReason::ReserveRefused(_) => EndKind::ConstraintsRefused,
+        CloseReason::ConstraintsTooLarge(_) | CloseReason::TooManyIds | CloseReason::ReserveRefused(_) => {
+            EndKind::ConstraintsRefused
+        }
         CloseReason::TooManyErrors => EndKind::TooManyErrors,
         CloseReason::Operator => EndKind::Operator,
     }

@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use adit_codec::keys::AuthorityPublicKey;
 use adit_codec::message::{RequestTransactionData, SubmitSolution};
 use adit_hasher::Digest;
+use adit_proto::distribution::Reserve;
+use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_roles::config::{Authority, Settings, TemplateSourceSettings, TpConfig};
 use adit_roles::journal::{Journal, JournalConfig};
 use adit_roles::keys;
-use adit_roles::nodes::Submission;
-use adit_roles::nodes::embedded::{Chain, EmbeddedNode};
+use adit_roles::nodes::embedded::{Chain, EmbeddedConfig, EmbeddedNode};
+use adit_roles::nodes::{SourceUpdate, Submission, TemplateSource, TemplateTransactions};
 use adit_roles::tp::Provider;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::{OutPoint, Transaction};
@@ -55,19 +57,24 @@ fn authority() -> Authority {
     Authority::Present { secret: keys::generate_authority(), static_secret: None, validity }
 }
 
+fn embedded(settings: &Settings) -> EmbeddedConfig {
+    let data_dir = settings.template_source[0].data_dir.clone();
+    EmbeddedConfig { data_dir, ..quick_config(Chain::Regtest) }
+}
+
 impl World {
     fn start(settings: Settings) -> Self {
-        let data_dir = settings.template_source[0].data_dir.clone();
+        let node = EmbeddedNode::start(embedded(&settings)).unwrap();
+        Self::start_on(settings, Box::new(node))
+    }
+
+    fn start_on(settings: Settings, source: Box<dyn TemplateSource>) -> Self {
         let config = TpConfig::from_settings(settings, authority()).unwrap();
         let (sender, blocks) = unbounded();
         let on_block = Box::new(move |report: &adit_roles::pool::BlockReport| {
             let _ = sender.send((report.hash, report.outcome.clone()));
         });
-        let node = EmbeddedNode::start(adit_roles::nodes::embedded::EmbeddedConfig {
-            data_dir,
-            ..quick_config(Chain::Regtest)
-        });
-        let provider = Provider::start_with(config, Box::new(node.unwrap()), on_block).unwrap();
+        let provider = Provider::start_with(config, source, on_block).unwrap();
         let authority = provider.authority();
         Self { provider, blocks, authority, wallet: Wallet::new(), extranonce: 0 }
     }
@@ -168,24 +175,15 @@ fn templates_lead_to_blocks() {
 #[test]
 fn transactions_of_a_template_are_the_blocks() {
     let directory = tempfile::tempdir().unwrap();
-    let mut settings = settings(directory.path());
+    let settings = settings(directory.path());
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    settings.template_source[0].data_dir = Some(directory.path().join("node"));
-    let config = TpConfig::from_settings(settings, authority()).unwrap();
-    let node = EmbeddedNode::start(adit_roles::nodes::embedded::EmbeddedConfig {
-        data_dir: Some(directory.path().join("node")),
+    let node = EmbeddedNode::start(EmbeddedConfig {
         rpc: Some(adit_roles::nodes::embedded::RpcConfig { listen: address, auth: None }),
-        ..quick_config(Chain::Regtest)
+        ..embedded(&settings)
     });
-    let (sender, blocks) = unbounded();
-    let on_block = Box::new(move |report: &adit_roles::pool::BlockReport| {
-        let _ = sender.send((report.hash, report.outcome.clone()));
-    });
-    let provider = Provider::start_with(config, Box::new(node.unwrap()), on_block).unwrap();
-    let authority = provider.authority();
-    let mut world = World { provider, blocks, authority, wallet: Wallet::new(), extranonce: 0 };
+    let mut world = World::start_on(settings, Box::new(node.unwrap()));
     let mut client = world.join(100);
     client.wait_for_tip();
     let coin = world.mine(&mut client);
@@ -218,16 +216,13 @@ fn solutions_that_are_none_are_journalled_and_cost_nobody_anything() {
     good.wait_for_tip();
     bad.wait_for_tip();
     let solution = world.solve(&bad);
-    // A template that nobody was told.
-    bad.submit(&Solution { template_id: 7, ..solution.clone() });
     // A coinbase that is no transaction.
     bad.submit(&Solution { coinbase_tx: vec![1, 2, 3], ..solution.clone() });
-    // A hash that misses the target: on regtest every second one meets it.
-    let mut missed = solution.clone();
-    while missed.target.is_met_by(&Digest::of(&missed.header)) {
-        missed.header[79] = missed.header[79].wrapping_add(1);
-    }
+    // A hash that misses the target.
+    let missed = missed(&solution);
     bad.submit(&missed);
+    // A template that nobody was told.
+    bad.submit(&Solution { template_id: 7, ..missed });
     wait_for("the refusals", || world.provider.status().solutions_refused == 3);
     // A good one, twice: it is submitted once.
     bad.submit(&solution);
@@ -245,6 +240,153 @@ fn solutions_that_are_none_are_journalled_and_cost_nobody_anything() {
     for reason in ["its template is not known", "bad-coinbase, coinbase_tx does not decode", "its hash "] {
         assert!(refused.iter().any(|text| text.starts_with(reason)), "{reason}: {refused:?}");
     }
+}
+
+/// A header of the same work that misses the target: on regtest every second one does.
+fn missed(solution: &Solution) -> Solution {
+    let mut missed = solution.clone();
+    while missed.target.is_met_by(&Digest::of(&missed.header)) {
+        missed.header[79] = missed.header[79].wrapping_add(1);
+    }
+    missed
+}
+
+#[test]
+fn a_block_under_a_forgotten_id_is_a_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.clients.class_linger_s, settings.clients.stale_retention_s) = (0.0, 0.0);
+    let mut world = World::start(settings);
+    let mut client = world.join(100);
+    client.wait_for_tip();
+    let solution = world.solve(&client);
+    drop(client);
+    wait_for("the end of its class", || world.provider.status().connections == 0);
+    // Nobody's templates are left when it comes back, and before it says what it needs.
+    let mut client = world.set_up();
+    client.submit(&solution);
+    assert!(matches!(world.outcome(), (hash, Submission::Accepted { .. }) if hash == solution.digest));
+    client.send(&constraints(100));
+    client.wait_for_tip();
+    // An id of its own invention.
+    let solution = world.solve(&client);
+    client.submit(&Solution { template_id: 7, ..solution.clone() });
+    assert!(matches!(world.outcome(), (hash, Submission::Accepted { .. }) if hash == solution.digest));
+    let status = world.provider.status();
+    assert_eq!((status.blocks_accepted, status.solutions_refused), (2, 0));
+    world.stop();
+}
+
+#[test]
+fn false_solutions_close_who_brings_them_and_leave_the_journal_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::start(settings(directory.path()));
+    let (mut good, mut bad) = (world.join(100), world.join(100));
+    good.wait_for_tip();
+    bad.wait_for_tip();
+    let solution = missed(&world.solve(&bad));
+    let field = |at: usize| u32::from_le_bytes(solution.header[at..at + 4].try_into().unwrap());
+    let message = SubmitSolution {
+        template_id: solution.template_id,
+        version: field(0),
+        header_timestamp: field(68),
+        header_nonce: field(76),
+        coinbase_tx: &solution.coinbase_tx,
+    };
+    // Some of them may not go out any more.
+    let _ = (0..1_000).try_for_each(|_| bad.try_send(&message));
+    let told = bad.read_to_end();
+    assert!(told.is_empty(), "it is closed: {told:?}");
+    good.submit(&Solution { template_id: 7, ..solution });
+    wait_for("the last refusal", || world.provider.status().solutions_refused >= 33);
+    world.mine(&mut good);
+    world.stop();
+    let refused = refused(directory.path());
+    assert!(refused.len() < 20, "{}", refused.len());
+    assert!(refused.iter().any(|text| text.starts_with("its template is not known")), "{refused:?}");
+}
+
+#[test]
+fn classes_that_come_and_go_cost_nobody_a_block() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = settings(directory.path());
+    (settings.clients.class_linger_s, settings.clients.classes_begun_max) = (0.0, 10_000);
+    let mut world = World::start(settings);
+    let mut good = world.join(100);
+    good.wait_for_tip();
+    for round in 0..600 {
+        let mut other = world.join(1_000 + round);
+        other.wait_for_tip();
+    }
+    world.mine(&mut good);
+    world.stop();
+}
+
+#[test]
+fn who_takes_all_classes_keeps_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut world = World::start(settings(directory.path()));
+    let mut greedy: Vec<_> = (0..20).map(|index| world.join(300 + index)).collect();
+    greedy.iter_mut().for_each(Client::wait_for_tip);
+    let mut large = world.join(90_000);
+    large.wait_for_tip();
+    world.mine(&mut large);
+    world.mine(&mut large);
+    world.stop();
+}
+
+/// A source that is still reading the transactions of a template when it is asked the first times.
+struct Reading {
+    node: EmbeddedNode,
+    asked: std::sync::atomic::AtomicU32,
+}
+
+impl TemplateSource for Reading {
+    fn name(&self) -> &str {
+        self.node.name()
+    }
+
+    fn updates(&self) -> Receiver<SourceUpdate> {
+        self.node.updates()
+    }
+
+    fn want(&self, class: ClassId, reserve: Reserve) {
+        self.node.want(class, reserve);
+    }
+
+    fn unwant(&self, class: ClassId) {
+        self.node.unwant(class);
+    }
+
+    fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission> {
+        self.node.submit(solution)
+    }
+
+    fn submit_block(&self, block: Arc<[u8]>) -> Receiver<Submission> {
+        self.node.submit_block(block)
+    }
+
+    fn transactions(&self, template_id: u64) -> Option<TemplateTransactions> {
+        let is_read = self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 3;
+        is_read.then(|| self.node.transactions(template_id)).flatten()
+    }
+
+    fn shutdown(self: Box<Self>) {
+        Box::new(self.node).shutdown();
+    }
+}
+
+#[test]
+fn a_request_waits_until_the_transactions_are_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let node = EmbeddedNode::start(embedded(&settings)).unwrap();
+    let world = World::start_on(settings, Box::new(Reading { node, asked: 0.into() }));
+    let mut client = world.join(100);
+    client.wait_for_tip();
+    let template_id = client.template.as_ref().unwrap().template_id;
+    assert_eq!(client.transactions(template_id), Told::Transactions(template_id, vec![]));
+    world.stop();
 }
 
 #[test]
@@ -392,7 +534,7 @@ fn the_program_serves_says_what_happens_and_stops() {
     let solution = solve(&template, client.tip.as_ref().unwrap(), &coinbase);
     client.submit(&solution);
     client.wait_for_tip();
-    client.submit(&Solution { template_id: 1, ..solution.clone() });
+    client.submit(&Solution { template_id: 1, ..missed(&solution) });
     let local = client.stream.local_addr().unwrap();
     for line in [
         format!("{local}: connected"),

@@ -67,6 +67,8 @@ pub struct DistributionUpdate {
 pub enum DistributionCommand {
     /// End a connection.
     CloseConnection(ConnectionId),
+    /// A client brought a solution that is none.
+    CountFalseSolution(ConnectionId),
     /// Close the clients of a class whose room the node cannot leave.
     RefuseClass(ClassId),
     /// Send a client the transactions that it asked for: all but the coinbase, serialised with their witnesses, in the order
@@ -189,6 +191,10 @@ impl Service for Distribution {
         match command {
             DistributionCommand::CloseConnection(id) => {
                 server.close_connection(id, CloseReason::Operator, now, out)
+            }
+            DistributionCommand::CountFalseSolution(id) => {
+                server.count_false_solution(id, now, out);
+                Ok(())
             }
             DistributionCommand::RefuseClass(class) => {
                 server.refuse_class(class, now, out);

@@ -10,14 +10,17 @@ use adit_hasher::{Backend, Hasher};
 use bitcoin::Network;
 
 use super::{
-    Authority, AuthoritySettings, Chain, Cpus, HasherChoice, Lines, Payout, PoolConfig, Problem, Program,
-    Reading, Settings, SourceKind, TemplateSourceSettings, TpConfig, cpus,
+    Authority, AuthoritySettings, Chain, ClientsSettings, Cpus, HasherChoice, Lines, Payout, PoolConfig,
+    Problem, Program, Reading, Settings, SourceKind, TemplateSourceSettings, TpConfig, cpus,
 };
 use crate::keys;
 use crate::utc::Utc;
 
 /// Slots of the smallest table of shares: a shard has room for one of each channel.
 const SLOTS_PER_CHANNEL_MIN: usize = 8;
+
+/// The longest list of a template's transactions: a block is four million weight units, each byte one at least.
+const ANSWER_BYTES_MAX: usize = 4_000_000;
 
 /// Problems and warnings as they are found.
 struct Findings {
@@ -142,6 +145,7 @@ fn assemble_tp(
         (clients.send_buffer_bytes_in_all_max, "send_buffer_bytes_in_all_max"),
         &mut findings,
     );
+    check_requests(clients, &mut findings);
     sources::check(&settings, &mut findings);
     check_secrecy(&settings, mode, &mut findings);
     // The CPU that a pool on this machine leaves to the node and the rest, if it leaves one.
@@ -195,6 +199,25 @@ fn check_host(section: &'static str, public_host: Option<&str>, findings: &mut F
                 "a host name or IP address alone is meant, without port and scheme",
             );
         }
+    }
+}
+
+/// All answers that a client may wait for at once must fit what may wait to be sent, or it is taken for one that does not
+/// read.
+fn check_requests(clients: &mut ClientsSettings, findings: &mut Findings) {
+    let fitting = (clients.send_buffer_bytes_max / ANSWER_BYTES_MAX).max(1);
+    if clients.requests_max <= fitting {
+        return;
+    }
+    if findings.is_set("clients", "requests_max") {
+        let ClientsSettings { requests_max, send_buffer_bytes_max, .. } = clients;
+        let wrong = format!(
+            "{requests_max} answers of up to {ANSWER_BYTES_MAX} bytes are more than send_buffer_bytes_max = \
+             {send_buffer_bytes_max}: lower this to {fitting} or raise that"
+        );
+        findings.problem("clients", "requests_max", wrong);
+    } else {
+        clients.requests_max = fitting;
     }
 }
 

@@ -392,18 +392,28 @@ settings! {
         constraints_timeout_s: f64 = 10.0, Kind::Number { min: 0.1, max: 300.0 }, Presence::Default,
             unit "seconds", cost "a peer that wants no templates holds a place for this long";
         /// Constraint classes: clients whose templates leave the same room. More clients with other constraints get the
-        /// templates of the smallest class that leaves enough, or are closed.
+        /// templates of the smallest class that leaves enough; the last class is kept for one that leaves all that may be
+        /// asked for.
         classes_max: usize = 16, Kind::Integer { min: 1, max: 64 }, Presence::Default,
             unit "classes", cost "a template of the node for each, again with every change";
         /// Bytes of outputs that a client may ask room for.
         max_additional_size_max: u32 = 100_000, Kind::Integer { min: 100, max: 900_000 }, Presence::Default,
             unit "bytes", cost "fees: room that is left free holds no transactions";
+        /// Signature operations of these outputs that a client may ask room for.
+        max_additional_sigops_max: u16 = 16_000, Kind::Integer { min: 1, max: 60_000 }, Presence::Default,
+            unit "signature operations", cost "fees: what is left free of a block's 80,000 is for no transaction";
+        /// Classes that may begin within a minute. Whoever comes then gets the templates of a class that leaves enough.
+        classes_begun_max: u32 = 32, Kind::Integer { min: 1, max: 10_000 }, Presence::Default,
+            unit "classes per minute", cost "a template of the node for each, so this is what strangers can take of it";
+        /// How long a class lives without clients, unless another needs its place: who comes back finds its templates.
+        class_linger_s: f64 = 60.0, Kind::Number { min: 0.0, max: 3_600.0 }, Presence::Default,
+            unit "seconds", cost "a template of the node with every tip";
         /// How long templates of a tip are kept after the next.
         stale_retention_s: f64 = 10.0, Kind::Number { min: 0.0, max: 600.0 }, Presence::Default,
             unit "seconds", cost "memory for the transactions of old templates";
         /// Requests for a template's transactions of one client that wait for an answer. More are refused.
-        requests_max: usize = 8, Kind::Integer { min: 1, max: 1_000 }, Presence::Default,
-            unit "requests per connection", cost "megabytes of answers for each";
+        requests_max: usize = 3, Kind::Integer { min: 1, max: 256 }, Presence::Default,
+            unit "requests per connection", cost "up to four megabytes for each, within `send_buffer_bytes_max`";
         /// How long such a request may wait for the node.
         request_timeout_s: f64 = 30.0, Kind::Number { min: 0.1, max: 600.0 }, Presence::Default,
             unit "seconds", cost "none";

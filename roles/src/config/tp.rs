@@ -69,7 +69,8 @@ impl TpConfig {
         }
     }
 
-    /// The server's settings. Template ids begin above those of earlier runs.
+    /// The server's settings. Template ids begin above those of earlier runs, unless the clock was set back by more
+    /// than the time in between.
     pub fn server(&self) -> server::ServerConfig {
         let clients = &self.settings.clients;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -78,6 +79,9 @@ impl TpConfig {
             limits: server::Limits {
                 clients_max: clients.clients_max as usize,
                 classes_max: clients.classes_max,
+                classes_begun_max: clients.classes_begun_max,
+                class_linger: Duration::from_secs_f64(clients.class_linger_s),
+                max_additional_sigops_max: clients.max_additional_sigops_max,
                 max_additional_size_max: clients.max_additional_size_max,
                 stale_retention: Duration::from_secs_f64(clients.stale_retention_s),
                 requests_max: clients.requests_max,

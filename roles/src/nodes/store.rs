@@ -1,12 +1,14 @@
 //! The transactions of the templates that may still be solved.
 //!
 //! Shared between a source's thread, which writes, and whoever assembles a block; held only to look up or to insert.
-//! Bounds: all templates of the present tip up to [`PER_TIP_MAX`], the oldest making room, and those of the
-//! [`EARLIER_TIPS`] tips before. Transactions are shared between templates, so that one
-//! costs a pointer for each.
+//! Bounds: all templates of the present tip up to [`PER_TIP_MAX`], and those of the [`EARLIER_TIPS`] tips before. The oldest of
+//! a class that nobody wants any more makes room, so that who comes and goes cannot make others' templates forgotten; else
+//! the oldest. Transactions are shared between templates, so that one costs a pointer for each.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adit_proto::distribution::server::ClassId;
 
 use crate::nodes::TemplateTransactions;
 
@@ -15,10 +17,20 @@ const PER_TIP_MAX: usize = 512;
 /// Tips before the present one whose templates are kept.
 const EARLIER_TIPS: u64 = 2;
 
+#[derive(Debug)]
+struct Entry {
+    template_id: u64,
+    class: ClassId,
+    is_wanted: bool,
+    /// How many tips came before.
+    tip: u64,
+    transactions: TemplateTransactions,
+}
+
 #[derive(Debug, Default)]
 struct Kept {
-    /// Oldest first: id, how many tips came before, transactions.
-    templates: VecDeque<(u64, u64, TemplateTransactions)>,
+    /// Oldest first.
+    templates: VecDeque<Entry>,
     tips: u64,
 }
 
@@ -37,25 +49,35 @@ impl TemplateStore {
         let mut kept = self.lock();
         kept.tips += 1;
         let oldest = kept.tips.saturating_sub(EARLIER_TIPS);
-        kept.templates.retain(|(_, tip, _)| *tip >= oldest);
+        kept.templates.retain(|entry| entry.tip >= oldest);
     }
 
     /// Keeps a template. One for a tip that is still to come counts as the present tip's.
-    pub(super) fn insert(&self, template_id: u64, transactions: TemplateTransactions) {
+    pub(super) fn insert(&self, template_id: u64, class: ClassId, transactions: TemplateTransactions) {
         let mut kept = self.lock();
         let tip = kept.tips;
-        if kept.templates.iter().filter(|(_, of, _)| *of == tip).count() >= PER_TIP_MAX
-            && let Some(oldest) = kept.templates.iter().position(|(_, of, _)| *of == tip)
-        {
-            kept.templates.remove(oldest);
+        if kept.templates.iter().filter(|entry| entry.tip == tip).count() >= PER_TIP_MAX {
+            let of_tip = |entry: &Entry| entry.tip == tip;
+            let unwanted = kept.templates.iter().position(|entry| of_tip(entry) && !entry.is_wanted);
+            if let Some(leaving) = unwanted.or_else(|| kept.templates.iter().position(of_tip)) {
+                kept.templates.remove(leaving);
+            }
         }
-        kept.templates.push_back((template_id, tip, transactions));
+        kept.templates.push_back(Entry { template_id, class, is_wanted: true, tip, transactions });
+    }
+
+    /// A class is not wanted any more: its templates make room first.
+    pub(super) fn unwant(&self, class: ClassId) {
+        for entry in self.lock().templates.iter_mut().filter(|entry| entry.class == class) {
+            entry.is_wanted = false;
+        }
     }
 
     /// The transactions of a template, unless it was forgotten.
     pub(super) fn find(&self, template_id: u64) -> Option<TemplateTransactions> {
         let kept = self.lock();
-        kept.templates.iter().rev().find(|(id, _, _)| *id == template_id).map(|(_, _, kept)| kept.clone())
+        let found = kept.templates.iter().rev().find(|entry| entry.template_id == template_id);
+        found.map(|entry| entry.transactions.clone())
     }
 }
 
@@ -68,8 +90,8 @@ mod tests {
         let store = TemplateStore::default();
         for tip in 0..5 {
             store.begin_tip();
-            store.insert(10 * tip, TemplateTransactions::default());
-            store.insert(10 * tip + 1, TemplateTransactions::default());
+            store.insert(10 * tip, ClassId(0), TemplateTransactions::default());
+            store.insert(10 * tip + 1, ClassId(1), TemplateTransactions::default());
         }
         let kept: Vec<u64> = (0..50).filter(|id| store.find(*id).is_some()).collect();
         assert_eq!(kept, [20, 21, 30, 31, 40, 41]);
@@ -80,8 +102,21 @@ mod tests {
         let store = TemplateStore::default();
         store.begin_tip();
         let ids = 0..PER_TIP_MAX as u64 + 10;
-        ids.clone().for_each(|id| store.insert(id, TemplateTransactions::default()));
+        ids.clone().for_each(|id| store.insert(id, ClassId(0), TemplateTransactions::default()));
         let kept: Vec<u64> = ids.filter(|id| store.find(*id).is_some()).collect();
         assert_eq!(kept, (10..PER_TIP_MAX as u64 + 10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_comes_and_goes_makes_nobodys_template_forgotten() {
+        let store = TemplateStore::default();
+        store.begin_tip();
+        store.insert(0, ClassId(0), TemplateTransactions::default());
+        for id in 1..3 * PER_TIP_MAX as u64 {
+            store.insert(id, ClassId(id), TemplateTransactions::default());
+            store.unwant(ClassId(id));
+        }
+        assert!(store.find(0).is_some());
+        assert_eq!(store.lock().templates.len(), PER_TIP_MAX);
     }
 }

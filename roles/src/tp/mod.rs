@@ -7,15 +7,17 @@
 //! `role`'s.
 //!
 //! Invariants: a template is known here before a client can name it; a solution is submitted, or journalled with the reason
-//! why not. Bounds: see `templates` and `clients`; the classes, which the source bounds too.
+//! why not. Bounds: see `templates`, `clients`, `requests` and `refusals`; the classes, which the source bounds too.
 
 mod clients;
+mod refusals;
+mod requests;
 mod status;
 mod templates;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
 use adit_engine::service::{Distribution, DistributionCommand, DistributionUpdate};
@@ -30,6 +32,8 @@ use crate::role::feed::Fed;
 use crate::role::{Crowd, OnBlock, Role, RoleError, open_journal, server_url};
 
 use clients::{ClientTally, Clients};
+use refusals::RefusedInMinute;
+use requests::Answers;
 pub use status::Status;
 use templates::KnownTemplates;
 
@@ -72,6 +76,7 @@ impl Provider {
             service: config.server(),
             limits: config.engine_limits(),
         };
+        let patience = Duration::from_secs_f64(config.settings.clients.request_timeout_s);
         let public_host = tp.public_host.clone();
         let grace = Duration::from_secs_f64(tp.shutdown_grace_s);
         let authority = config.authority.public_key();
@@ -81,7 +86,7 @@ impl Provider {
         let known = Arc::<KnownTemplates>::default();
 
         let (solutions, found) = bounded(SOLUTIONS_MAX);
-        let (requests, asked) = bounded(clients::REQUESTS_MAX);
+        let (asks, asked) = bounded(requests::ASKED_MAX);
         let records = role.start_blocks(found, journal, recovery, on_block)?;
         let running = role.running();
         let clients = Clients {
@@ -89,11 +94,11 @@ impl Provider {
             source: Arc::clone(&running.source),
             known: Arc::clone(&known),
             tally: Arc::clone(&tally),
-            requests,
+            asked: asks,
             solutions,
             records,
             seen: clients::Seen::default(),
-            refused_in_minute: clients::Minute::default(),
+            refused_in_minute: RefusedInMinute::begin(Instant::now()),
         };
         role.drain("clients", move || clients.run())?;
 
@@ -101,7 +106,9 @@ impl Provider {
         let (engine, source) = (Arc::clone(&running.engine), Arc::clone(&running.source));
         let answers = Arc::clone(&tally);
         role.feed("transactions", move |stopped| {
-            clients::answer(&asked, &stopped, &engine, &**source, &answers);
+            let answers =
+                Answers { engine: &engine, source: &**source, answered: &answers.answered, patience };
+            answers.run(&asked, &stopped);
         })?;
         let engine = Arc::clone(&role.running().engine);
         role.start_feed(move |fed| handle_fed(fed, &engine, &known))?;

@@ -1,10 +1,12 @@
 //! The templates that clients may find a block of, as far as a header needs them.
 //!
 //! Written by the thread that hands templates to the engine, read where solutions come in; held only to look up or to
-//! insert. A template stays until the engine releases it. Bounds: [`TEMPLATES_MAX`], far above what the engine keeps; the
-//! oldest makes room.
+//! insert. A template stays until the engine releases it, and beyond that until [`TIPS_KEPT`] tips have come: who was away
+//! brings blocks under ids that nobody remembers, and a block proves by its own hash which template it is of.
+//! Bounds: [`TEMPLATES_MAX`], far above what the engine keeps; the oldest released one makes room first. A solution is tried
+//! on [`CANDIDATES_MAX`] templates at most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +20,10 @@ use crate::nodes::{BlockError, coinbase_txid};
 /// Templates that are kept: more than [`Limits::templates_max`](adit_proto::distribution::server::Limits::templates_max) by
 /// those that are on their way.
 const TEMPLATES_MAX: usize = 8_192;
+/// Tips, the present one included, whose templates are kept after their release: as a source keeps their transactions.
+const TIPS_KEPT: usize = 3;
+/// See the module: about a millisecond of hashing.
+const CANDIDATES_MAX: usize = 256;
 
 /// Why a solution is no block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +36,13 @@ pub(super) enum Refusal {
     Coinbase(BlockError),
     /// The hash does not meet the tip's target.
     TargetMissed(Digest),
+}
+
+impl Refusal {
+    /// Whether it is certain that this is no block of ours.
+    pub(super) const fn is_proof(&self) -> bool {
+        matches!(self, Self::Coinbase(_) | Self::TargetMissed(_))
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -50,11 +63,13 @@ pub(super) struct Refused {
     pub(super) refusal: Refusal,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     template: Arc<Template>,
     /// What it builds on, once that is known.
     tip: Option<Arc<PrevHash>>,
+    /// Whether the engine has forgotten it.
+    is_released: bool,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +77,33 @@ struct Tables {
     kept: BTreeMap<u64, Kept>,
     /// Of the classes that are wanted: a tip may come late, and classes have ever new ids.
     tips: BTreeMap<ClassId, Option<Arc<PrevHash>>>,
+    /// The last blocks that templates were built on, the newest last.
+    chain: VecDeque<[u8; 32]>,
+}
+
+impl Tables {
+    fn follow(&mut self, prev_hash: [u8; 32]) {
+        if self.chain.contains(&prev_hash) {
+            return;
+        }
+        if self.chain.len() == TIPS_KEPT {
+            self.chain.pop_front();
+        }
+        self.chain.push_back(prev_hash);
+        let is_recent =
+            |tip: &Option<Arc<PrevHash>>| tip.as_ref().is_some_and(|tip| self.chain.contains(&tip.prev_hash));
+        self.kept.retain(|_, kept| !kept.is_released || is_recent(&kept.tip));
+    }
+
+    fn make_room(&mut self) {
+        if self.kept.len() > TEMPLATES_MAX {
+            let released = self.kept.iter().find(|(_, kept)| kept.is_released).map(|(id, _)| *id);
+            match released {
+                Some(id) => drop(self.kept.remove(&id)),
+                None => drop(self.kept.pop_first()),
+            }
+        }
+    }
 }
 
 /// See the module.
@@ -81,10 +123,9 @@ impl KnownTemplates {
             TemplateUpdate::NewTemplate(template) => {
                 let tip =
                     if template.future_template { None } else { tables.tips.get(&class).cloned().flatten() };
-                tables.kept.insert(template.template_id, Kept { template: Arc::clone(template), tip });
-                if tables.kept.len() > TEMPLATES_MAX {
-                    tables.kept.pop_first();
-                }
+                let kept = Kept { template: Arc::clone(template), tip, is_released: false };
+                tables.kept.insert(template.template_id, kept);
+                tables.make_room();
             }
             TemplateUpdate::SetNewPrevHash(prev_hash) => {
                 if let Some(tip) = tables.tips.get_mut(&class) {
@@ -93,13 +134,18 @@ impl KnownTemplates {
                 if let Some(named) = tables.kept.get_mut(&prev_hash.template_id) {
                     named.tip = Some(Arc::clone(prev_hash));
                 }
+                tables.follow(prev_hash.prev_hash);
             }
         }
     }
 
-    /// Forgets a template.
+    /// The engine has forgotten a template. One that no tip has named is of no use.
     pub(super) fn release(&self, template_id: u64) {
-        self.lock().kept.remove(&template_id);
+        let mut tables = self.lock();
+        match tables.kept.get_mut(&template_id) {
+            Some(kept) if kept.tip.is_some() => kept.is_released = true,
+            _ => drop(tables.kept.remove(&template_id)),
+        }
     }
 
     /// Keeps the tips of a class from now on.
@@ -112,7 +158,8 @@ impl KnownTemplates {
         self.lock().tips.remove(&class);
     }
 
-    /// The block that a client has found, and `finder` as who found it.
+    /// The block that a client has found, and `finder` as who found it: of the template that it names, or of another to
+    /// which its hash belongs.
     ///
     /// # Errors
     /// It is none, as far as can be told; with as much of it as is known.
@@ -121,35 +168,56 @@ impl KnownTemplates {
         submitted: SubmittedSolution,
         finder: String,
     ) -> Result<Box<Solution>, Refused> {
-        let known = submitted.template.and_then(|known| {
-            let tables = self.lock();
-            let kept = tables.kept.get(&known.template_id)?;
-            Some((Arc::clone(&kept.template), kept.tip.clone()))
-        });
-        let (template, tip) = known.unzip();
-        let tip = tip.flatten();
-        let merkle_path = template.as_ref().map(|template| template.merkle_path.clone()).unwrap_or_default();
+        let named = submitted.template.and_then(|known| self.lock().kept.get(&known.template_id).cloned());
         let txid = coinbase_txid(&submitted.coinbase_tx);
-        let root = txid.as_ref().map_or([0; 32], |txid| merkle_root_from_path(txid, &merkle_path));
-        let header = header(&submitted, tip.as_deref(), root);
+        let header_on = |kept: &Kept| {
+            let path = &kept.template.merkle_path;
+            let root = txid.as_ref().map_or([0; 32], |txid| merkle_root_from_path(txid, path));
+            header(&submitted, kept.tip.as_deref(), root)
+        };
+        let solved = |kept: &Kept| {
+            let target = kept.tip.as_ref()?.target;
+            target.is_met_by(&Digest::of(&header_on(kept))).then(|| kept.clone())
+        };
+        let is_coinbase = txid.is_ok();
+        let found = named.as_ref().filter(|_| is_coinbase).and_then(solved);
+        let found = found.or_else(|| {
+            let candidates = if is_coinbase { self.candidates() } else { Vec::new() };
+            candidates.iter().find_map(solved)
+        });
+        let refusal = match (&found, &txid, &named) {
+            (Some(_), ..) => None,
+            (_, Err(error), _) => Some(Refusal::Coinbase(error.clone())),
+            (.., None) => Some(Refusal::UnknownTemplate),
+            (.., Some(Kept { tip: None, .. })) => Some(Refusal::NoTip),
+            (.., Some(named)) => Some(Refusal::TargetMissed(Digest::of(&header_on(named)))),
+        };
+        let kept = found.or(named);
+        let header = kept.as_ref().map_or_else(|| header(&submitted, None, [0; 32]), header_on);
+        let tip = kept.as_ref().and_then(|kept| kept.tip.as_ref());
+        let template = kept.as_ref().map(|kept| &kept.template);
         let solution = Box::new(Solution {
-            template_id: template.as_ref().map_or(submitted.wire_template_id, |known| known.template_id),
+            template_id: template.map_or(submitted.wire_template_id, |known| known.template_id),
             header,
             digest: Digest::of(&header),
-            target: tip.as_ref().map_or(Target::from_le_bytes([0; 32]), |tip| tip.target),
+            target: tip.map_or(Target::from_le_bytes([0; 32]), |tip| tip.target),
+            merkle_path: template.map(|template| template.merkle_path.clone()).unwrap_or_default(),
             coinbase_tx: submitted.coinbase_tx,
-            merkle_path,
             user_identity: finder.into_bytes(),
             worker_identity: Vec::new(),
         });
-        let refusal = match (template, tip, txid) {
-            (None, ..) => Refusal::UnknownTemplate,
-            (_, None, _) => Refusal::NoTip,
-            (.., Err(error)) => Refusal::Coinbase(error),
-            _ if !solution.target.is_met_by(&solution.digest) => Refusal::TargetMissed(solution.digest),
-            _ => return Ok(solution),
-        };
-        Err(Refused { solution, refusal })
+        match refusal {
+            None => Ok(solution),
+            Some(refusal) => Err(Refused { solution, refusal }),
+        }
+    }
+
+    /// Templates that a block may be of whose own is not known, the newest first.
+    fn candidates(&self) -> Vec<Kept> {
+        let tables = self.lock();
+        let is_recent =
+            |kept: &&Kept| kept.tip.as_ref().is_some_and(|tip| tables.chain.contains(&tip.prev_hash));
+        tables.kept.values().rev().filter(is_recent).take(CANDIDATES_MAX).cloned().collect()
     }
 }
 
@@ -195,11 +263,15 @@ mod tests {
     }
 
     fn tip(template_id: u64) -> TemplateUpdate {
+        tip_on(template_id, [0; 32])
+    }
+
+    fn tip_on(template_id: u64, prev_hash: [u8; 32]) -> TemplateUpdate {
         let genesis = genesis_block(Network::Regtest).header;
         let nbits = genesis.bits.to_consensus();
         TemplateUpdate::SetNewPrevHash(Arc::new(PrevHash {
             template_id,
-            prev_hash: [0; 32],
+            prev_hash,
             header_timestamp: genesis.time,
             nbits,
             target: Target::from_nbits(nbits).unwrap(),
@@ -241,13 +313,25 @@ mod tests {
             assert_eq!((&solution.header[..], solution.template_id), (&genesis[..], template_id));
             assert_eq!(solution.user_identity, b"peer");
         }
-        known.release(7);
-        assert_eq!(refusal(&known, submitted(Some(7))).1, Refusal::UnknownTemplate);
+        // The hash itself says which template a block is of, as long as that is kept.
+        for unknown in [submitted(None), submitted(Some(77))] {
+            assert_eq!(known.solution(unknown, "peer".to_owned()).unwrap().template_id, 8);
+        }
+        (7..=8).for_each(|template_id| known.release(template_id));
+        assert_eq!(known.solution(submitted(None), "peer".to_owned()).unwrap().template_id, 8);
+        for (template_id, other) in (11_u8..).zip(1..TIPS_KEPT as u8) {
+            known.learn(CLASS, &template(template_id.into(), true));
+            known.learn(CLASS, &tip_on(template_id.into(), [other; 32]));
+        }
+        assert!(known.solution(submitted(None), "peer".to_owned()).is_ok());
+        known.learn(CLASS, &template(20, true));
+        known.learn(CLASS, &tip_on(20, [99; 32]));
+        assert_eq!(refusal(&known, submitted(None)).1, Refusal::UnknownTemplate);
         known.forget_class(CLASS);
-        known.learn(CLASS, &tip(8));
+        known.learn(CLASS, &tip_on(20, [99; 32]));
         assert!(known.lock().tips.is_empty(), "it came late");
-        known.learn(CLASS, &template(9, false));
-        assert_eq!(refusal(&known, submitted(Some(9))).1, Refusal::NoTip);
+        known.learn(CLASS, &template(29, false));
+        assert_eq!(refusal(&known, submitted(Some(29))).1, Refusal::NoTip);
     }
 
     #[test]
@@ -255,7 +339,8 @@ mod tests {
         let known = KnownTemplates::default();
         known.learn(CLASS, &template(7, true));
         known.learn(CLASS, &tip(7));
-        let (solution, reason) = refusal(&known, submitted(None));
+        let unknown = SubmittedSolution { header_nonce: 77, ..submitted(None) };
+        let (solution, reason) = refusal(&known, unknown);
         assert_eq!((solution.template_id, reason), (99, Refusal::UnknownTemplate));
         assert_eq!(solution.coinbase_tx, submitted(None).coinbase_tx);
         let late = SubmittedSolution { header_nonce: 77, ..submitted(Some(7)) };

@@ -85,9 +85,14 @@ impl Client {
     }
 
     pub fn send<M: Encode>(&mut self, message: &M) {
+        self.try_send(message).unwrap();
+    }
+
+    /// An error if the connection is over.
+    pub fn try_send<M: Encode>(&mut self, message: &M) -> io::Result<()> {
         let mut frame = vec![0; frame_len(message)];
         encode_frame(message, &mut frame).unwrap();
-        self.send_frame(&frame).unwrap();
+        self.send_frame(&frame)
     }
 
     pub fn send_frame(&mut self, frame: &[u8]) -> io::Result<()> {

@@ -184,7 +184,7 @@ fn a_class_that_the_node_refuses_ends_with_its_clients() {
     bench.server.refuse_class(ClassId(0), bench.now, &mut bench.out);
     let reason = CloseReason::ReserveRefused(reserve);
     let closed = |connection| Event::Close { connection, reason };
-    assert_eq!(bench.events(), [closed(a), Event::ClassUnwanted { class: ClassId(0) }, closed(b)]);
+    assert_eq!(bench.events(), [closed(a), closed(b), Event::ClassUnwanted { class: ClassId(0) }]);
     bench.server.refuse_class(ClassId(0), bench.now, &mut bench.out);
     assert!(bench.out.is_empty(), "it is gone");
     bench.give(1, 1, true);
@@ -208,7 +208,7 @@ fn a_change_of_class_shows_rising_ids() {
     bench.constrain(b, 100, 0);
     let constraints = Constraints { max_additional_size: 100, max_additional_sigops: 0 };
     let joined = Event::Joined { connection: b, class: ClassId(0), constraints };
-    assert_eq!(bench.events(), [Event::ClassUnwanted { class: ClassId(1) }, joined]);
+    assert_eq!(bench.events(), [joined]);
     let frames = bench.frames();
     assert_eq!(
         lines(&frames),
@@ -239,26 +239,136 @@ fn a_change_of_class_shows_rising_ids() {
     }
 }
 
+fn members(bench: &Bench) -> Vec<(u64, usize)> {
+    bench.server.classes().map(|(class, _, members)| (class.0, members)).collect()
+}
+
 #[test]
 fn equal_reserves_share_a_class_and_too_many_share_the_covering_one() {
-    let limits = Limits { classes_max: 2, ..Limits::default() };
-    let mut bench = bench(limits);
-    let ids: Vec<_> = (0..5).map(|_| bench.set_up()).collect();
+    let mut bench = bench(Limits { classes_max: 3, ..Limits::default() });
+    let ids: Vec<_> = (0..7).map(|_| bench.set_up()).collect();
     bench.constrain(ids[0], 0, 0);
     bench.constrain(ids[1], 208, 0);
     bench.constrain(ids[2], 1_000, 10);
-    bench.events();
     bench.constrain(ids[3], 500, 10);
-    let members: Vec<_> = bench.server.classes().map(|(class, _, members)| (class.0, members)).collect();
-    assert_eq!(members, [(0, 2), (1, 2)]);
+    assert_eq!(members(&bench), [(0, 2), (1, 2)], "the last place is not for one that covers little");
+    bench.events();
     bench.constrain(ids[4], 500, 11);
-    let asked = Constraints { max_additional_size: 500, max_additional_sigops: 11 };
-    assert_eq!(bench.closed(), [CloseReason::TooManyClasses(asked)]);
-    bench.constrain(ids[0], 100_001, 0);
-    let asked = Constraints { max_additional_size: 100_001, max_additional_sigops: 0 };
-    assert_eq!(bench.closed(), [CloseReason::ConstraintsTooLarge(asked)]);
-    let members: Vec<_> = bench.server.classes().map(|(class, _, members)| (class.0, members)).collect();
-    assert_eq!(members, [(0, 1), (1, 2)]);
+    bench.constrain(ids[5], 90_000, 16_000);
+    assert_eq!(members(&bench), [(0, 2), (1, 2), (2, 2)]);
+    let limits = Limits::default();
+    let most = Constraints {
+        max_additional_size: limits.max_additional_size_max,
+        max_additional_sigops: limits.max_additional_sigops_max,
+    };
+    assert_eq!(bench.events()[0], Event::ClassWanted { class: ClassId(2), reserve: most.reserve() });
+    let last = bench.set_up();
+    for (id, max_additional_size, max_additional_sigops) in [(ids[6], 100_001, 0), (last, 0, 16_001)] {
+        bench.constrain(id, max_additional_size, max_additional_sigops);
+        let asked = Constraints { max_additional_size, max_additional_sigops };
+        assert_eq!(bench.closed(), [CloseReason::ConstraintsTooLarge(asked)]);
+    }
+    assert_eq!(members(&bench), [(0, 2), (1, 2), (2, 2)]);
+}
+
+#[test]
+fn who_comes_back_soon_finds_its_templates() {
+    let (mut bench, id) = Bench::member(Limits { classes_max: 2, ..Limits::default() });
+    bench.server.handle_disconnect(id, bench.now, &mut bench.out);
+    assert!(bench.out.is_empty(), "its class lingers");
+    assert_eq!(bench.server.poll_timeout(), Some(at(61)));
+    bench.now = at(60);
+    bench.server.handle_timeout(bench.now, &mut bench.out);
+    let again = bench.set_up();
+    bench.constrain(again, 100, 4);
+    assert_eq!(lines(&bench.frames()), ["future 1000 = 1", "tip 1 on 1000"], "under the id of before");
+    bench.now = at(100);
+    bench.server.handle_disconnect(again, bench.now, &mut bench.out);
+    bench.events();
+    bench.now = at(160);
+    bench.server.handle_timeout(bench.now, &mut bench.out);
+    assert_eq!(bench.events(), [Event::ClassUnwanted { class: ClassId(0) }]);
+    bench.now = at(170);
+    bench.server.handle_timeout(bench.now, &mut bench.out);
+    assert_eq!(bench.events(), [Event::TemplateReleased { template_id: 1 }]);
+}
+
+#[test]
+fn a_lingering_class_gives_up_its_place() {
+    let (mut bench, id) = Bench::member(Limits { classes_max: 3, ..Limits::default() });
+    let second = bench.set_up();
+    bench.constrain(second, 1_000, 0);
+    bench.server.handle_disconnect(second, bench.now, &mut bench.out);
+    bench.now = at(2);
+    bench.server.handle_disconnect(id, bench.now, &mut bench.out);
+    let third = bench.set_up();
+    bench.constrain(third, 2_000, 0);
+    assert_eq!(members(&bench), [(0, 0), (2, 1)], "the one that has lingered longer is gone");
+}
+
+#[test]
+fn classes_that_begin_are_bounded_in_a_minute() {
+    let limits =
+        Limits { classes_begun_max: 5, class_linger: core::time::Duration::ZERO, ..Limits::default() };
+    let mut bench = bench(limits);
+    let mut begun = Vec::new();
+    for round in 0..50 {
+        let id = bench.set_up();
+        bench.constrain(id, 1_000 + round, 0);
+        let wanted =
+            |event| if let Event::ClassWanted { reserve, .. } = event { Some(reserve) } else { None };
+        begun.extend(bench.events().into_iter().filter_map(wanted));
+        if round > 5 {
+            // One stays in the class that covers all.
+            continue;
+        }
+        bench.server.handle_disconnect(id, bench.now, &mut bench.out);
+        bench.events();
+    }
+    let covering = begun.iter().filter(|reserve| reserve.max_additional_sigops == 16_000).count();
+    assert_eq!((begun.len() - covering, covering), (5, 2), "{begun:?}");
+    bench.now = at(62);
+    let id = bench.set_up();
+    bench.constrain(id, 5_000, 0);
+    assert_eq!(members(&bench).last().unwrap().1, 1, "a class of its own again");
+}
+
+#[test]
+fn ids_that_were_given_out_stay() {
+    let (mut bench, id) = Bench::member(Limits { errors_max: 1_000, ..Limits::default() });
+    let honest = bench.set_up();
+    bench.constrain(honest, 1_000, 0);
+    bench.give(1, 2, true);
+    bench.tip(1, 2, 1);
+    bench.constrain(honest, 100, 4);
+    let alias = |bench: &mut Bench| {
+        let frames = bench.frames();
+        let Message::NewTemplate(template) = decode(&frames[frames.len() - 2].2) else {
+            panic!("a template")
+        };
+        template.template_id
+    };
+    let alias = alias(&mut bench);
+    assert!(alias > 1_001, "the class's template under a fresh id");
+    bench.events();
+    // Another goes to and fro until there are no more ids.
+    let mut closed = Vec::new();
+    while closed.is_empty() {
+        bench.constrain(id, 1_000, 0);
+        bench.constrain(id, 100, 4);
+        closed = bench.closed();
+    }
+    assert_eq!(closed, [CloseReason::TooManyIds]);
+    let submit = SubmitSolution {
+        template_id: alias,
+        version: 2,
+        header_timestamp: 3,
+        header_nonce: 4,
+        coinbase_tx: b"",
+    };
+    bench.feed(honest, &encode(&submit));
+    let Some(Event::Solution(solution)) = bench.events().pop() else { panic!("a solution") };
+    assert_eq!(solution.template.unwrap().template_id, 1);
 }
 
 #[test]
@@ -273,7 +383,7 @@ fn constraints_that_change_too_often_end_the_connection() {
     assert!(bench.closed().is_empty(), "a new window");
     (0..3).for_each(|_| bench.constrain(id, 4_000, 0));
     assert_eq!(bench.closed(), [CloseReason::TooManyErrors]);
-    assert_eq!(bench.server.classes().count(), 0);
+    assert!(members(&bench).iter().all(|(_, members)| *members == 0));
 }
 
 #[test]
@@ -329,13 +439,21 @@ fn requests_are_bounded_and_answered_once() {
         |bench: &mut Bench, template_id| bench.feed(id, &encode(&RequestTransactionData { template_id }));
     request(&mut bench, 5);
     assert_eq!(error(&mut bench), (5, "template-id-not-found".into()));
+    bench.give(0, 2, false);
+    bench.give(0, 3, false);
+    bench.frames();
+    let asked = |template_id| [Event::TransactionsRequested { connection: id, template_id }];
+    request(&mut bench, 1_001);
+    assert_eq!(bench.events(), asked(2));
+    request(&mut bench, 1_001);
+    assert_eq!(error(&mut bench), (1_001, "too-many-requests".into()), "it is asked for already");
     request(&mut bench, 1_000);
-    request(&mut bench, 1_000);
-    assert_eq!(bench.events().len(), 2);
-    request(&mut bench, 1_000);
-    assert_eq!(error(&mut bench), (1_000, "too-many-requests".into()));
-    bench.server.refuse_transactions(id, 1, TransactionsError::StaleTemplateId, &mut bench.out).unwrap();
-    assert_eq!(error(&mut bench), (1_000, "stale-template-id".into()));
+    assert!(bench.events().is_empty(), "one after the other");
+    request(&mut bench, 1_002);
+    assert_eq!(error(&mut bench), (1_002, "too-many-requests".into()));
+    bench.server.refuse_transactions(id, 2, TransactionsError::StaleTemplateId, &mut bench.out).unwrap();
+    assert_eq!(bench.events(), asked(1));
+    assert_eq!(error(&mut bench), (1_001, "stale-template-id".into()));
     let huge = vec![0; 9 << 20];
     let answer = bench.server.answer_transactions(id, 1, &[], &[&huge, &huge], &mut bench.out);
     assert_eq!(answer, Err(CommandError::TooLong));
@@ -347,8 +465,8 @@ fn requests_are_bounded_and_answered_once() {
     assert_eq!(error(&mut bench), (1_000, "transaction-data-unavailable".into()));
     let answer = bench.server.answer_transactions(id, 1, &[], &[], &mut bench.out);
     assert_eq!(answer, Err(CommandError::UnknownRequest));
-    bench.give(0, 2, true);
-    bench.tip(0, 2, 2);
+    bench.give(0, 4, true);
+    bench.tip(0, 4, 2);
     bench.frames();
     request(&mut bench, 1_000);
     assert_eq!(error(&mut bench), (1_000, "stale-template-id".into()));
@@ -388,8 +506,10 @@ fn templates_are_bounded_and_each_is_released_once() {
     (10..=20).for_each(|template_id| bench.give(0, template_id, false));
     assert_eq!(bench.server.template_count(), 4);
     bench.server.handle_disconnect(id, at(2), &mut bench.out);
-    assert_eq!(bench.server.poll_timeout(), Some(at(12)));
-    bench.server.handle_timeout(at(12), &mut bench.out);
+    assert_eq!(bench.server.poll_timeout(), Some(at(62)));
+    bench.server.handle_timeout(at(62), &mut bench.out);
+    assert_eq!(bench.server.poll_timeout(), Some(at(72)));
+    bench.server.handle_timeout(at(72), &mut bench.out);
     let released =
         |event| if let Event::TemplateReleased { template_id } = event { Some(template_id) } else { None };
     let mut released: Vec<u64> = bench.events().into_iter().filter_map(released).collect();

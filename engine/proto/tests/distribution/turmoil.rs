@@ -124,6 +124,7 @@ proptest! {
         while !world.peers.is_empty() {
             world.lose(0);
         }
+        world.pass(60);
         world.pass(10);
         assert!(world.held.is_empty(), "all templates are released");
     }

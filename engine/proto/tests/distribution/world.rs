@@ -358,6 +358,7 @@ fn pools_of_different_needs_follow_the_tip() {
     (0..2).for_each(|index| world.request(index));
     world.lose(0);
     world.lose(0);
+    world.pass(60);
     assert_eq!(world.server.classes().count(), 0);
     world.pass(10);
     assert!(world.held.is_empty());

@@ -209,6 +209,7 @@ impl Driver {
                     Some(Order::Want(class, reserve)) => self.want(class, reserve),
                     Some(Order::Unwant(class)) => {
                         self.classes.remove(&class);
+                        self.store.unwant(class);
                     }
                 },
                 done = &mut awaited => return Ok(done),

@@ -1,12 +1,14 @@
 //! The templates that the node holds for us.
 //!
-//! Bounds: [`PER_TIP_MAX`] of the present tip, the oldest making room, and those of the tip before for [`LINGER`], in which
+//! Bounds: [`PER_TIP_MAX`] of the present tip, the oldest of a class that is not wanted any more making room, else the
+//! oldest; and those of the tip before for [`LINGER`], in which
 //! solutions that were on their way arrive. What falls out is to be destroyed: each pins memory in the node.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use adit_proto::distribution::server::ClassId;
 use tokio::sync::Mutex;
 
 use super::template::NodeTemplate;
@@ -31,6 +33,8 @@ impl Held {
 /// What is held under an id. Several ids may stand for the same.
 struct Entry<T> {
     template_id: u64,
+    class: ClassId,
+    is_wanted: bool,
     /// When it goes; none while its tip is the present one.
     until: Option<Instant>,
     held: Rc<T>,
@@ -50,14 +54,22 @@ impl<T> Default for HeldTemplates<T> {
 
 impl<T> HeldTemplates<T> {
     /// Holds a template of the present tip.
-    pub(super) fn insert(&mut self, template_id: u64, held: Rc<T>) {
-        self.entries.push_back(Entry { template_id, until: None, held });
-        let present = self.entries.iter().filter(|entry| entry.until.is_none()).count();
-        if present > PER_TIP_MAX
-            && let Some(oldest) = self.entries.iter_mut().find(|entry| entry.until.is_none())
-        {
-            // Goes with the next sweep.
-            oldest.until = Some(Instant::now());
+    pub(super) fn insert(&mut self, template_id: u64, class: ClassId, held: Rc<T>) {
+        self.entries.push_back(Entry { template_id, class, is_wanted: true, until: None, held });
+        let is_present = |entry: &Entry<T>| entry.until.is_none();
+        if self.entries.iter().filter(|entry| is_present(entry)).count() > PER_TIP_MAX {
+            let unwanted = self.entries.iter().position(|entry| is_present(entry) && !entry.is_wanted);
+            if let Some(leaving) = unwanted.or_else(|| self.entries.iter().position(is_present)) {
+                // Goes with the next sweep.
+                self.entries[leaving].until = Some(Instant::now());
+            }
+        }
+    }
+
+    /// A class is not wanted any more: its templates make room first.
+    pub(super) fn unwant(&mut self, class: ClassId) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.class == class) {
+            entry.is_wanted = false;
         }
     }
 
@@ -108,6 +120,8 @@ impl<T> HeldTemplates<T> {
 mod tests {
     use super::*;
 
+    const CLASS: ClassId = ClassId(0);
+
     fn ids(held: &HeldTemplates<u64>, all: std::ops::Range<u64>) -> Vec<u64> {
         all.filter(|id| held.find(*id).is_some()).collect()
     }
@@ -116,11 +130,11 @@ mod tests {
     fn templates_outlive_their_tip_for_a_while() {
         let start = Instant::now();
         let mut held = HeldTemplates::default();
-        held.insert(1, Rc::new(1));
+        held.insert(1, CLASS, Rc::new(1));
         held.begin_tip(start);
-        held.insert(2, Rc::new(2));
+        held.insert(2, CLASS, Rc::new(2));
         held.begin_tip(start + Duration::from_secs(1));
-        held.insert(3, Rc::new(3));
+        held.insert(3, CLASS, Rc::new(3));
         assert_eq!(held.next_sweep(), Some(start + LINGER), "a later tip puts nothing off");
         assert!(held.sweep(start + LINGER - Duration::from_millis(1)).is_empty());
         assert_eq!(held.sweep(start + LINGER), [Rc::new(1)]);
@@ -134,10 +148,10 @@ mod tests {
     fn what_stands_under_two_ids_goes_once_with_the_last() {
         let mut held = HeldTemplates::default();
         let (shared, now) = (Rc::new(7), Instant::now());
-        held.insert(1, Rc::clone(&shared));
+        held.insert(1, CLASS, Rc::clone(&shared));
         held.begin_tip(now);
-        held.insert(2, Rc::clone(&shared));
-        held.insert(3, shared);
+        held.insert(2, CLASS, Rc::clone(&shared));
+        held.insert(3, CLASS, shared);
         assert!(held.sweep(now + LINGER).is_empty(), "a newer id holds it");
         held.begin_tip(now);
         assert_eq!(held.sweep(now + LINGER).len(), 1);
@@ -148,9 +162,15 @@ mod tests {
     fn a_tips_templates_are_bounded_and_the_oldest_goes() {
         let mut held = HeldTemplates::default();
         let count = PER_TIP_MAX as u64 + 3;
-        (0..count).for_each(|id| held.insert(id, Rc::new(id)));
+        (0..count).for_each(|id| held.insert(id, CLASS, Rc::new(id)));
         assert_eq!(held.sweep(Instant::now()).len(), 3);
         assert_eq!(ids(&held, 0..count), (3..count).collect::<Vec<_>>());
         assert_eq!(held.find_like(|id| id % 100 == 0), Some(Rc::new(200)));
+        for id in count..2 * count {
+            held.insert(id, ClassId(id), Rc::new(id));
+            held.unwant(ClassId(id));
+            held.sweep(Instant::now());
+        }
+        assert!(held.find(count - 1).is_some(), "who comes and goes makes nobody's template forgotten");
     }
 }

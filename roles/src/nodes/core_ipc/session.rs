@@ -139,7 +139,7 @@ pub(super) struct Session<'a> {
     making_full_on: Option<Digest>,
     /// Nothing is made before: the node has a tip that it has not told of yet.
     astray_until: Instant,
-    unread: VecDeque<(u64, Rc<Held>)>,
+    unread: VecDeque<(u64, ClassId, Rc<Held>)>,
     is_reading: bool,
 }
 
@@ -195,6 +195,8 @@ impl<'a> Session<'a> {
                     Some(Order::Unwant(class)) => {
                         self.driver.classes.remove(&class);
                         self.classes.remove(&class);
+                        self.held.borrow_mut().unwant(class);
+                        self.driver.store.unwant(class);
                     }
                     Some(Order::Stop) | None => {
                         self.stop().await;
@@ -362,11 +364,11 @@ impl<'a> Session<'a> {
         };
         let announcement = Arc::new(template.announcement(template_id, is_first));
         let tip = is_first.then(|| Arc::new(template.activation(template_id)));
-        self.held.borrow_mut().insert(template_id, Rc::clone(held));
+        self.held.borrow_mut().insert(template_id, class, Rc::clone(held));
         if template.merkle_path.is_empty() {
-            self.driver.store.insert(template_id, TemplateTransactions::default());
+            self.driver.store.insert(template_id, class, TemplateTransactions::default());
         } else {
-            self.unread.push_back((template_id, Rc::clone(held)));
+            self.unread.push_back((template_id, class, Rc::clone(held)));
             if self.unread.len() > UNREAD_MAX {
                 self.unread.pop_front();
             }
@@ -384,7 +386,7 @@ impl<'a> Session<'a> {
             self.start_making(now);
         }
         if !self.is_reading
-            && let Some((template_id, held)) = self.unread.pop_front()
+            && let Some((template_id, class, held)) = self.unread.pop_front()
         {
             self.is_reading = true;
             let (connection, events) = (Rc::clone(&self.connection), self.events.clone());
@@ -403,7 +405,7 @@ impl<'a> Session<'a> {
                     }
                     Err(fault) => Err(fault),
                 };
-                let read = read.map(|transactions| store.insert(template_id, transactions));
+                let read = read.map(|transactions| store.insert(template_id, class, transactions));
                 // A session that has ended needs no report.
                 let _ = events.send(Event::Read(read)).await;
             });

@@ -247,7 +247,13 @@ impl Watch {
         for (class, reason) in refused {
             self.feed.report(SourceUpdate::Refused { class, reason });
         }
-        self.served.retain(|class, served| classes.get(class).is_some_and(|(wish, _)| *wish == served.wish));
+        self.served.retain(|class, served| {
+            let is_wanted = classes.contains_key(class);
+            if !is_wanted {
+                self.shared.store.unwant(*class);
+            }
+            is_wanted && classes.get(class).is_some_and(|(wish, _)| *wish == served.wish)
+        });
         let mut parts = PartsByCount::new();
         for (class, (wish, reserve)) in classes {
             let Some(template) = self.current.as_ref().filter(|_| !self.served.contains_key(&class)) else {
@@ -297,7 +303,7 @@ impl Watch {
         let count = served.count;
         let parts = parts.entry(count).or_insert_with(|| template.parts(count));
         let template_id = self.ids.next_id();
-        self.shared.store.insert(template_id, parts.transactions.clone());
+        self.shared.store.insert(template_id, class, parts.transactions.clone());
         let announcement = Arc::new(template.announcement(parts, template_id, is_first));
         let mut report = |update| self.feed.report(SourceUpdate::Template { class, update, learned });
         report(TemplateUpdate::NewTemplate(announcement));

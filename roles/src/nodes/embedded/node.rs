@@ -150,6 +150,7 @@ impl Node {
     /// Ends a class.
     pub(super) fn unwant(&mut self, id: ClassId) {
         self.classes.remove(&id);
+        self.store.unwant(id);
     }
 
     /// Serves until it is told to stop, or until nobody is left who could.
@@ -365,7 +366,7 @@ impl Node {
         class.changed &= !full;
         class.announced = Instant::now();
         let raws = selection.entries.iter().map(|entry| entry.raw.clone());
-        self.store.insert(template_id, TemplateTransactions::new(raws));
+        self.store.insert(template_id, id, TemplateTransactions::new(raws));
         self.report(id, TemplateUpdate::NewTemplate(template.clone()));
         Some(template)
     }
@@ -376,7 +377,7 @@ impl Node {
         let (template_id, height) = (self.ids.next_id(), self.tip.last.height + 2);
         let template = template::build(self.config.chain, height, template_id, true, &Selection::default());
         let template = Arc::new(template);
-        self.store.insert(template_id, TemplateTransactions::default());
+        self.store.insert(template_id, id, TemplateTransactions::default());
         class.prepared = Some((height, template.clone()));
         self.report(id, TemplateUpdate::NewTemplate(template));
     }

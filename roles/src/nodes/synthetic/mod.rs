@@ -278,6 +278,7 @@ impl Chain {
                 Ok(Command::Want(class, reserve)) => self.want(class, reserve),
                 Ok(Command::Unwant(class)) => {
                     self.classes.remove(&class);
+                    self.store.unwant(class);
                 }
                 Ok(Command::Tip) => self.advance(),
                 Ok(Command::Template) => self.renew(),
@@ -363,7 +364,7 @@ impl Chain {
         let selection = self.transactions.select(BLOCK_WEIGHT_MAX - reserve.reserved_weight);
         let template_id = self.ids.next_id();
         let merkle_path = selection.merkle_path();
-        self.store.insert(template_id, selection.shared());
+        self.store.insert(template_id, class, selection.shared());
         let mut coinbase_tx_outputs = selection.witness_commitment();
         coinbase_tx_outputs.extend_from_slice(&Stamp::now().output());
         let template = Template {

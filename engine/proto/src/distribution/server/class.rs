@@ -12,6 +12,7 @@ use adit_codec::{Encode, encode_frame, frame_len};
 use super::super::Reserve;
 use super::super::validity::message_of;
 use crate::template::{PrevHash, Template};
+use crate::time::Instant;
 
 /// A template as it was announced to a class.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub(super) struct Tip {
 pub(super) struct Class {
     pub(super) reserve: Reserve,
     pub(super) members: usize,
+    /// Since when it has had no members.
+    pub(super) idle_since: Option<Instant>,
     pub(super) tip: Option<Tip>,
     /// The last template on the tip, if there was one beside the tip's own.
     pub(super) newest: Option<Announced>,
@@ -43,7 +46,7 @@ pub(super) struct Class {
 
 impl Class {
     pub(super) const fn new(reserve: Reserve) -> Self {
-        Self { reserve, members: 0, tip: None, newest: None, futures: VecDeque::new() }
+        Self { reserve, members: 0, idle_since: None, tip: None, newest: None, futures: VecDeque::new() }
     }
 
     /// Whether a template is shown to who joins, or may be named by the next tip.

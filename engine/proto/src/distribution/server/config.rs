@@ -3,6 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
+use super::super::{Constraints, Reserve};
+
 /// The highest first template id: it leaves more ids than can be used.
 const FIRST_TEMPLATE_ID_MAX: u64 = 1 << 63;
 
@@ -20,18 +22,26 @@ pub struct ServerConfig {
 pub struct Limits {
     /// Connections. 256 by default.
     pub clients_max: usize,
-    /// Constraint classes, each of which costs the node a template. 16 by default; who comes later is served by a class
-    /// that reserves more than it needs.
+    /// Constraint classes, each of which costs the node a template. 16 by default. The last one is kept for a class that
+    /// covers all that may be asked for: it serves whoever finds no class of its own.
     pub classes_max: usize,
+    /// Classes that may begin within a minute, but for the one that covers all. 32 by default.
+    pub classes_begun_max: u32,
+    /// How long a class lives without clients, unless another needs its place: who loses its connection finds its templates
+    /// again. 60 s by default.
+    pub class_linger: Duration,
     /// Bytes of outputs that a client may ask room for. 100,000 by default.
     pub max_additional_size_max: u32,
+    /// Signature operations of these outputs that a client may ask room for. 16,000 by default, a fifth of a block's.
+    pub max_additional_sigops_max: u16,
     /// Templates kept in all; the oldest that no class needs makes room. 4,096 by default.
     pub templates_max: usize,
     /// Future templates of a class that wait for a tip; the oldest makes room. 16 by default.
     pub future_templates_max: usize,
     /// How long templates of a tip are kept after the next. 10 s by default.
     pub stale_retention: Duration,
-    /// Requests for transactions of one connection that wait for an answer. 8 by default.
+    /// Requests for transactions of one connection that wait for an answer. 3 by default: answers are megabytes long, and
+    /// wait to be sent all at once.
     pub requests_max: usize,
     /// How long such a request may wait. 30 s by default.
     pub request_timeout: Duration,
@@ -46,16 +56,28 @@ pub struct Limits {
     pub constraints_timeout: Duration,
 }
 
+impl Limits {
+    /// What may be asked for at most.
+    pub(super) const fn covering_reserve(&self) -> Reserve {
+        let (max_additional_size, max_additional_sigops) =
+            (self.max_additional_size_max, self.max_additional_sigops_max);
+        Constraints { max_additional_size, max_additional_sigops }.reserve()
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             clients_max: 256,
             classes_max: 16,
+            classes_begun_max: 32,
+            class_linger: Duration::from_secs(60),
             max_additional_size_max: 100_000,
+            max_additional_sigops_max: 16_000,
             templates_max: 4_096,
             future_templates_max: 16,
             stale_retention: Duration::from_secs(10),
-            requests_max: 8,
+            requests_max: 3,
             request_timeout: Duration::from_secs(30),
             errors_max: 32,
             errors_window: Duration::from_secs(60),

@@ -69,10 +69,11 @@ pub enum CloseReason {
     SetupTimeout,
     /// No CoinbaseOutputConstraints in time.
     ConstraintsTimeout,
-    /// More room asked for than [`Limits::max_additional_size_max`](super::Limits::max_additional_size_max).
+    /// More room asked for than [`Limits::max_additional_size_max`](super::Limits::max_additional_size_max) or
+    /// [`Limits::max_additional_sigops_max`](super::Limits::max_additional_sigops_max).
     ConstraintsTooLarge(Constraints),
-    /// As many constraint classes as may be, and none that covers what was asked for.
-    TooManyClasses(Constraints),
+    /// Its templates have been shown under as many ids as may be: it may connect anew, and is shown the first ones.
+    TooManyIds,
     /// The node cannot leave the room that was asked for.
     ReserveRefused(Reserve),
     /// Too many errors, or constraints changed too often.
@@ -91,14 +92,10 @@ impl fmt::Display for CloseReason {
             Self::ConstraintsTimeout => f.write_str("no CoinbaseOutputConstraints in time"),
             Self::ConstraintsTooLarge(constraints) => write!(
                 f,
-                "coinbase_output_max_additional_size: {}, more than this server grants",
-                constraints.max_additional_size
-            ),
-            Self::TooManyClasses(constraints) => write!(
-                f,
-                "CoinbaseOutputConstraints: no class left for {} bytes and {} sigops",
+                "CoinbaseOutputConstraints: {} bytes and {} sigops, more than this server grants",
                 constraints.max_additional_size, constraints.max_additional_sigops
             ),
+            Self::TooManyIds => f.write_str("constraints changed by too many clients: connect anew"),
             Self::ReserveRefused(reserve) => write!(
                 f,
                 "CoinbaseOutputConstraints: the node cannot leave {} weight units and {} sigops free",
@@ -140,7 +137,7 @@ pub enum Event {
         /// What the templates leave free.
         reserve: Reserve,
     },
-    /// No templates are wanted for this class any more; its id does not come back.
+    /// No templates are wanted for this class any more, since nobody has been in it for a while; its id does not come back.
     ClassUnwanted {
         /// Which.
         class: ClassId,

@@ -48,8 +48,7 @@ impl Server {
         }
         self.last_template_id = Some(template_id);
         let standing = if template.future_template { Standing::Future } else { Standing::Current };
-        self.templates.insert(template_id, class_id, standing);
-        let wire_id = self.templates.name(template_id);
+        let wire_id = self.templates.insert(template_id, class_id, standing);
         let frame = template_frame(template, wire_id);
         self.counters.frames_encoded += 1;
         let announced = Announced { template: template.clone(), wire_id, frame: frame.clone() };

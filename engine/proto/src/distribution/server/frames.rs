@@ -39,7 +39,7 @@ impl Server {
             }
             // Also before its constraints: who has just reconnected may bring what was found in between.
             (Phase::Constraints | Phase::Member(_), Message::SubmitSolution(message)) => {
-                self.handle_solution(id, &message, now, out);
+                self.handle_solution(id, &message, out);
             }
             (Phase::Constraints | Phase::Member(_), Message::RequestExtensions(message)) => {
                 self.handle_request_extensions(id, &message, now, out);
@@ -51,13 +51,7 @@ impl Server {
         }
     }
 
-    fn handle_solution(
-        &mut self,
-        id: ConnectionId,
-        message: &SubmitSolution<'_>,
-        now: Instant,
-        out: &mut ServerOutbox,
-    ) {
+    fn handle_solution(&mut self, id: ConnectionId, message: &SubmitSolution<'_>, out: &mut ServerOutbox) {
         let template = self.templates.get(message.template_id);
         self.counters.solutions += 1;
         out.report(Event::Solution(Box::new(SubmittedSolution {
@@ -71,7 +65,6 @@ impl Server {
         })));
         if template.is_none() {
             self.counters.solutions_unknown += 1;
-            self.count_error(id, now, out);
         }
     }
 }

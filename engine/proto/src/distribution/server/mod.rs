@@ -43,6 +43,7 @@ use self::connection::{Connection, Phase};
 use self::templates::Templates;
 use super::Reserve;
 use crate::outbox::Outbox;
+use crate::setup::Faults;
 use crate::time::Instant;
 
 /// Where a server's effects go.
@@ -57,6 +58,7 @@ pub struct Server {
     next_generation: u32,
     classes: BTreeMap<ClassId, Class>,
     next_class: u64,
+    classes_begun: Faults,
     templates: Templates,
     /// The driver's last template id.
     last_template_id: Option<u64>,
@@ -76,6 +78,7 @@ impl Server {
             next_generation: 0,
             classes: BTreeMap::new(),
             next_class: 0,
+            classes_begun: Faults::new(Instant::ZERO),
             templates: Templates::new(config.first_template_id),
             last_template_id: None,
             counters: Counters::default(),
@@ -139,19 +142,25 @@ impl Server {
         Ok(())
     }
 
-    /// The node cannot leave the room that a class asks for: its clients are closed, and with the last of them it ends.
+    /// A client brought a solution that is none: too many of them end its connection.
+    pub fn count_false_solution(&mut self, id: ConnectionId, now: Instant, out: &mut ServerOutbox) {
+        self.count_error(id, now, out);
+    }
+
+    /// The node cannot leave the room that a class asks for: its clients are closed, and it ends.
     pub fn refuse_class(&mut self, class: ClassId, now: Instant, out: &mut ServerOutbox) {
         let Some(reserve) = self.classes.get(&class).map(|class| class.reserve) else { return };
         for id in self.ids(|connection| connection.phase == Phase::Member(class)) {
             self.end_connection(id, CloseReason::ReserveRefused(reserve), now, out);
         }
+        self.end_class(class, now, out);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let limits = &self.config.limits;
         let connections = self.connections.values().filter_map(|connection| connection.deadline(limits));
-        connections.chain(self.templates.deadline()).min()
+        connections.chain(self.templates.deadline()).chain(self.idle_deadline()).min()
     }
 
     /// Does what is due at `now`.
@@ -159,6 +168,7 @@ impl Server {
         while let Some(template_id) = self.templates.expire(now) {
             out.report(Event::TemplateReleased { template_id });
         }
+        self.end_idle_classes(now, out);
         let limits = self.config.limits;
         for id in self.ids(|connection| connection.deadline(&limits).is_some_and(|due| due <= now)) {
             let step = self.connection(id).and_then(|connection| connection.step_deadline(&limits));

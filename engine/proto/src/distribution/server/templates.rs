@@ -4,12 +4,13 @@
 //! fresh ids, because what a client sees must rise strictly (specification 7.2). Every wire id leads to the driver's.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::event::{ClassId, KnownTemplate, Standing};
 use crate::time::Instant;
 
-/// Wire ids of one template; the oldest but the first makes room.
+/// Wire ids of one template. Those that were given out stay: a client may find a block under each.
 const WIRE_IDS_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -45,22 +46,29 @@ impl Templates {
         self.kept.len()
     }
 
-    /// Keeps a template.
-    pub(super) fn insert(&mut self, template_id: u64, class: ClassId, standing: Standing) {
-        self.kept.insert(template_id, Kept { class, standing, wire_ids: Vec::new() });
+    /// Keeps a template; its first wire id.
+    pub(super) fn insert(&mut self, template_id: u64, class: ClassId, standing: Standing) -> u64 {
+        let wire_id = self.next_wire_id();
+        self.kept.insert(template_id, Kept { class, standing, wire_ids: vec![wire_id] });
+        self.wire.insert(wire_id, template_id);
+        wire_id
     }
 
-    /// A fresh wire id for a template that is kept.
-    pub(super) fn name(&mut self, template_id: u64) -> u64 {
+    /// Another wire id for a template; none if it is not kept, or has as many as may be.
+    pub(super) fn rename(&mut self, template_id: u64) -> Option<u64> {
+        let wire_id = self.next_wire_id();
+        let kept = self.kept.get_mut(&template_id)?;
+        if kept.wire_ids.len() >= WIRE_IDS_MAX {
+            return None;
+        }
+        kept.wire_ids.push(wire_id);
+        self.wire.insert(wire_id, template_id);
+        Some(wire_id)
+    }
+
+    const fn next_wire_id(&mut self) -> u64 {
         let wire_id = self.next_wire_id;
         self.next_wire_id = wire_id.wrapping_add(1);
-        if let Some(kept) = self.kept.get_mut(&template_id) {
-            if kept.wire_ids.len() == WIRE_IDS_MAX {
-                self.wire.remove(&kept.wire_ids.remove(1));
-            }
-            kept.wire_ids.push(wire_id);
-            self.wire.insert(wire_id, template_id);
-        }
         wire_id
     }
 
@@ -129,13 +137,11 @@ mod tests {
     #[test]
     fn wire_ids_of_a_template_are_bounded() {
         let mut templates = Templates::new(100);
-        templates.insert(7, ClassId(0), Standing::Current);
-        for expected in 100..300 {
-            assert_eq!(templates.name(7), expected);
-        }
-        assert_eq!(templates.wire.len(), WIRE_IDS_MAX);
-        let known = |wire_id| templates.get(wire_id).map(|known| known.template_id);
-        assert_eq!((known(100), known(101), known(299)), (Some(7), None, Some(7)));
+        assert_eq!(templates.insert(7, ClassId(0), Standing::Current), 100);
+        let renamed: Vec<_> = (0..100).filter_map(|_| templates.rename(7)).collect();
+        assert_eq!(renamed, (101..164).collect::<Vec<_>>());
+        assert_eq!((templates.wire.len(), templates.rename(8)), (WIRE_IDS_MAX, None));
+        assert!((100..164).all(|wire_id| templates.get(wire_id).is_some_and(|known| known.template_id == 7)));
         assert!(templates.remove(7) && !templates.remove(7));
         assert!(templates.wire.is_empty());
     }

@@ -1,13 +1,14 @@
 //! Requests for a template's transactions, and their answers (specification 7.4 to 7.6).
 //!
-//! Answers are the largest frames of the protocol; they wait behind work.
+//! Answers are the largest frames of the protocol; they wait behind work. The driver is asked for one at a time for each
+//! connection, so that connections take turns.
 
 use adit_codec::frame::{HEADER_LEN, PAYLOAD_LEN_MAX};
 use adit_codec::frame_len;
 use adit_codec::message::{RequestTransactionDataError, RequestTransactionDataSuccess};
 
 use super::super::validity::B0_64K_LEN_MAX;
-use super::connection::{Phase, Request};
+use super::connection::{Connection, Phase, Request};
 use super::event::{CommandError, ConnectionId, Event, Standing, TransactionsError};
 use super::{Server, ServerOutbox};
 use crate::outbox::Priority;
@@ -28,15 +29,22 @@ impl Server {
         let limits = self.config.limits;
         let known = self.templates.get(wire_id);
         let Some(connection) = self.connection_mut(id) else { return };
+        let mut waiting = connection.requests.iter();
         let error = match known {
             None => TransactionsError::TemplateIdNotFound,
             Some(known) if known.standing == Standing::Stale => TransactionsError::StaleTemplateId,
-            Some(_) if connection.requests.len() >= limits.requests_max => TransactionsError::TooManyRequests,
+            Some(_) if waiting.len() >= limits.requests_max => TransactionsError::TooManyRequests,
+            Some(known) if waiting.any(|waiting| waiting.template_id == known.template_id) => {
+                TransactionsError::TooManyRequests
+            }
             Some(known) => {
                 let template_id = known.template_id;
+                let is_first = connection.requests.is_empty();
                 let deadline = now + limits.request_timeout;
                 connection.requests.push_back(Request { wire_id, template_id, deadline });
-                out.report(Event::TransactionsRequested { connection: id, template_id });
+                if is_first {
+                    out.report(Event::TransactionsRequested { connection: id, template_id });
+                }
                 return;
             }
         };
@@ -70,7 +78,7 @@ impl Server {
             return Err(CommandError::TooLong);
         }
         out.send(id, Priority::Reply, &answer);
-        self.forget_request(id, index);
+        self.forget_request(id, index, out);
         Ok(())
     }
 
@@ -87,7 +95,7 @@ impl Server {
     ) -> Result<(), CommandError> {
         let (index, wire_id) = self.request(id, template_id)?;
         send_error(id, wire_id, error, out);
-        self.forget_request(id, index);
+        self.forget_request(id, index, out);
         Ok(())
     }
 
@@ -100,6 +108,7 @@ impl Server {
             connection.requests.pop_front();
             send_error(id, request.wire_id, TransactionsError::Unavailable, out);
         }
+        ask_for_first(id, connection, out);
     }
 
     /// Where the oldest request for a template waits, and the id by which the client knows it.
@@ -113,10 +122,19 @@ impl Server {
         found.map(|(index, request)| (index, request.wire_id)).ok_or(CommandError::UnknownRequest)
     }
 
-    fn forget_request(&mut self, id: ConnectionId, index: usize) {
+    fn forget_request(&mut self, id: ConnectionId, index: usize, out: &mut ServerOutbox) {
         if let Some(connection) = self.connection_mut(id) {
             connection.requests.remove(index);
+            if index == 0 {
+                ask_for_first(id, connection, out);
+            }
         }
+    }
+}
+
+fn ask_for_first(id: ConnectionId, connection: &Connection, out: &mut ServerOutbox) {
+    if let Some(Request { template_id, .. }) = connection.requests.front() {
+        out.report(Event::TransactionsRequested { connection: id, template_id: *template_id });
     }
 }
 
