@@ -1,10 +1,13 @@
-//! The reference implementation's pool, with `adit tp` as its template provider.
+//! The reference implementation's pool, with `adit tp` on a Bitcoin Core as its template provider.
 
 use std::time::Duration;
 
+use adit_tests::node::{BitcoinNode, SUBSIDY};
 use adit_tests::process::{PATIENCE, Program, free_port, own_program, peer_program};
+use bitcoin::Amount;
 use tempfile::TempDir;
 
+const FEE: Amount = Amount::from_sat(42_000);
 const BLOCK_PATIENCE: Duration = Duration::from_secs(120);
 /// The reference implementation's key pair of its examples.
 const POOL_KEY: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
@@ -12,13 +15,26 @@ const POOL_SECRET: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 
 #[test]
 fn the_reference_pool_finds_a_block_with_our_templates() {
+    let node = BitcoinNode::start();
+    node.fund(1);
+    let (height, spend) = (node.rpc.height() + 1, node.spend_coinbase(1, FEE));
     let directory = TempDir::new().expect("a temporary directory");
     let path =
         |name: &str| directory.path().join(name).to_str().expect("temporary paths are text").to_owned();
     let adit = own_program("adit");
     let mut generate = Program::start(&adit, &["key", "generate", "--out", &path("authority.key")]);
     assert!(generate.wait(PATIENCE).success(), "{:?}", generate.lines());
-    let config = "[tp]\nlisten = \"127.0.0.1:0\"\n[authority]\nsecret_key_file = \"authority.key\"\n";
+    let config = format!(
+        "[tp]\n\
+         listen = \"127.0.0.1:0\"\n\
+         [authority]\n\
+         secret_key_file = \"authority.key\"\n\
+         [[template_source]]\n\
+         kind = \"core-ipc\"\n\
+         chain = \"regtest\"\n\
+         data_dir = \"{}\"\n",
+        node.directory().display()
+    );
     std::fs::write(path("tp.toml"), config).expect("the directory can be written to");
     let mut tp = Program::start(&adit, &["tp", "--config", &path("tp.toml")]);
     let url = tp.wait_for_word("stratum2+tcp://");
@@ -58,12 +74,18 @@ fn the_reference_pool_finds_a_block_with_our_templates() {
     let _device = Program::start(&peer_program("mining_device"), &[&device[..], &["--cores", "1"]].concat());
     // The device's clock runs a minute ahead, so that on a chain as young as this one its next block has to wait.
     let hash = tp.wait_for("the block", BLOCK_PATIENCE, |line| {
-        let (_, rest) = line.split_once("block accepted height=1 hash=")?;
+        let (_, rest) = line.split_once(&format!("block accepted height={height} hash="))?;
         Some(rest.split(' ').next()?.to_owned())
     });
     pool.wait_for("the next tip", PATIENCE, |line| {
         (line.contains("Received: SetNewPrevHash") && line.contains(&hash)).then_some(())
     });
+    // The node has it, with the transaction and its fee, paid to the reference pool's script.
+    assert_eq!(node.cli(&["getblockhash", &height.to_string()]), hash);
+    let block = node.rpc.block(height);
+    assert_eq!(block.txdata[1..], [spend]);
+    let payout = &block.txdata[0].output[0];
+    assert_eq!((payout.script_pubkey.to_hex_string().as_str(), payout.value), ("51", SUBSIDY + FEE));
     assert!(!tp.lines().iter().any(|line| line.contains("refused")), "{:?}", tp.lines());
     tp.signal("TERM");
     assert!(tp.wait(PATIENCE).success(), "{:?}", tp.lines());
