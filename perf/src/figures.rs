@@ -101,7 +101,9 @@ impl Figure {
             Self::CpuMsPerJoin => ratio(watched.cpu_ns_join as f64 / ms, report.join.connections_served)?,
             Self::FirstJobP99Ms => report.join.first_job.counted()?.p99_ns as f64 / ms,
             Self::FirstJobMaxMs => report.join.first_job.counted()?.max_ns as f64 / ms,
-            Self::NotServed => (report.join.connections_asked - report.join.connections_served) as f64,
+            Self::NotServed => {
+                report.scenario.connections.saturating_sub(report.join.connections_served) as f64
+            }
             Self::CpuUsPerOpen => ratio(watched.cpu_ns_join as f64 / 1e3, report.join.channels_opened)?,
             Self::KibPerConnection => {
                 ratio(watched.joining_bytes() / 1024.0, report.join.connections_served)?

@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Report {
     pub(crate) started_unix_ns: u64,
+    pub(crate) scenario: Scenario,
     pub(crate) phases: Phases,
     pub(crate) shares: Shares,
     pub(crate) measured: Measured,
@@ -18,6 +19,11 @@ pub(crate) struct Report {
     pub(crate) generator: Generator,
     pub(crate) watched: Vec<Watched>,
     pub(crate) verdict: Verdict,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Scenario {
+    pub(crate) connections: u64,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -43,7 +49,6 @@ pub(crate) struct Measured {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Join {
-    pub(crate) connections_asked: u64,
     pub(crate) connections_served: u64,
     pub(crate) channels_opened: u64,
     pub(crate) first_job: Latency,
@@ -62,9 +67,8 @@ pub(crate) struct Latency {
 pub(crate) struct Spread {
     /// The moment at the source.
     made_unix_ns: Option<u64>,
-    /// Of a tip, in header order.
-    #[serde(default, alias = "key")]
-    prev_hash: String,
+    /// Of a tip its hash, as hashes are written: the last byte of the header's order first.
+    key: String,
     pub(crate) connections: u64,
     pub(crate) first_unix_ns: u64,
     pub(crate) last_unix_ns: u64,
@@ -88,7 +92,8 @@ pub(crate) struct Watched {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Verdict {
-    pub(crate) failures: Vec<String>,
+    /// What must not be.
+    pub(crate) faults: Vec<String>,
 }
 
 impl Latency {
@@ -109,7 +114,7 @@ impl Spread {
     /// When the source made it, if it says so.
     pub(crate) fn made_unix_ns(&self) -> Option<u64> {
         self.made_unix_ns.or_else(|| {
-            let prev_hash = bytes_of_hex(&self.prev_hash)?;
+            let prev_hash = bytes_of_hex(&self.key)?;
             Some(Stamp::of_prev_hash(&prev_hash)?.0 * 1_000)
         })
     }
@@ -135,7 +140,7 @@ fn bytes_of_hex(text: &str) -> Option<[u8; 32]> {
     if text.len() != 64 || !text.is_ascii() {
         return None;
     }
-    for (at, byte) in bytes.iter_mut().enumerate() {
+    for (at, byte) in bytes.iter_mut().rev().enumerate() {
         *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok()?;
     }
     Some(bytes)
@@ -148,38 +153,38 @@ pub(crate) mod tests {
     /// A report as the generator writes it, shortened to what is read and something that is not.
     pub(crate) const REPORT: &str = r#"{
         "format": 1, "program": "adit-loadgen 0.1.0", "pool": "stratum2+tcp://127.0.0.1:1/9au", "started_unix_ns": 1000,
+        "scenario": {"profile": "extended", "connections": 12},
         "phases": {"join_ns": 100, "warmup_ns": 50, "measured_ns": 10000000000, "drain_ns": 7},
         "shares": {"submitted": 1020, "accepted": 1000, "rejected": {"stale-share": 2}, "outstanding": 10, "lost": 8,
                    "abandoned": 0, "surplus": 0, "difficulty_sum": 1, "sum_is_right": true},
         "measured": {"submitted": 1010, "accepted": 1000, "rejected": {}, "accepted_per_s": 100.0,
                      "latency": {"count": 1000, "p50_ns": 1500000, "p90_ns": 2, "p99_ns": 2500000, "p999_ns": 3,
                                  "max_ns": 9000000, "mean_ns": 1, "histogram": {}}},
-        "join": {"connections_asked": 12, "connections_served": 10, "connections_failed": 2, "channels_asked": 12,
-                 "channels_opened": 10, "channels_refused": 0,
+        "join": {"connections_served": 10, "channels_opened": 10, "channels_refused": 0,
                  "first_job": {"count": 10, "p50_ns": 1, "p99_ns": 4000000, "max_ns": 5000000}},
         "tips": [
-            {"prev_hash": "0000000000000000", "connections": 10, "first_unix_ns": 500, "last_unix_ns": 600},
-            {"prev_hash": "", "made_unix_ns": 1000000, "connections": 10, "channels": 10, "first_unix_ns": 2000000, "last_unix_ns": 5000000},
-            {"prev_hash": "", "made_unix_ns": 1000000, "connections": 9, "channels": 10, "first_unix_ns": 9000000, "last_unix_ns": 9000001}],
+            {"key": "0000000000000000", "connections": 10, "first_unix_ns": 500, "last_unix_ns": 600},
+            {"key": "", "made_unix_ns": 1000000, "connections": 10, "channels": 10, "first_unix_ns": 2000000, "last_unix_ns": 5000000},
+            {"key": "", "made_unix_ns": 1000000, "connections": 9, "channels": 10, "first_unix_ns": 9000000, "last_unix_ns": 9000001}],
         "templates": [],
         "generator": {"cpu_ns": 5, "cpu_ns_measured": 4},
         "watched": [{"pid": 7, "name": "adit", "cpu_ns_join": 30000000, "cpu_ns_warmup": 1, "cpu_ns_measured": 4000000, "cpu_ns_drain": 0,
                      "cpu_ns_per_share_measured": 4000.0, "rss_bytes_before": 1048576, "rss_bytes_joined": 1058816,
                      "rss_bytes_end": 2107392, "rss_bytes_max": 3145728}],
-        "verdict": {"ok": true, "failures": []}
+        "verdict": {"ok": true, "faults": [], "misses": []}
     }"#;
 
     #[test]
     fn the_moment_of_a_tip_is_in_its_hash() {
         let hash = Stamp(1_234_567).prev_hash(9);
-        let prev_hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = hash.iter().rev().map(|byte| format!("{byte:02x}")).collect();
         let mut spread =
-            Spread { made_unix_ns: None, prev_hash, connections: 1, first_unix_ns: 0, last_unix_ns: 0 };
+            Spread { made_unix_ns: None, key, connections: 1, first_unix_ns: 0, last_unix_ns: 0 };
         assert_eq!(spread.made_unix_ns(), Some(1_234_567_000));
         spread.made_unix_ns = Some(5);
         assert_eq!(spread.made_unix_ns(), Some(5), "what the generator says counts more");
         for none in ["", "zz", &"0".repeat(64), &"\u{e9}".repeat(32)] {
-            let spread = Spread { made_unix_ns: None, prev_hash: none.to_owned(), ..spread.clone() };
+            let spread = Spread { made_unix_ns: None, key: none.to_owned(), ..spread.clone() };
             assert_eq!(spread.made_unix_ns(), None, "{none}");
         }
     }

@@ -61,7 +61,7 @@ impl Run {
             pool,
             round,
             figures: read_all(load.figures, report),
-            faults: report.verdict.failures.clone(),
+            faults: report.verdict.faults.clone(),
             others_cpus,
         }
     }

@@ -49,7 +49,7 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
         (Figure::CpuUsPerShare, together.cpu_us_per_share),
         (Figure::AckP99Ms, together.ack_p99_ms),
     ]);
-    let faults = alone.iter().flat_map(|report| report.verdict.failures.clone()).collect();
+    let faults = alone.iter().flat_map(|report| report.verdict.faults.clone()).collect();
     Ok(Run { load: load.name.to_owned(), pool: PoolKind::Adit, round: 0, figures, faults, others_cpus: 0.0 })
 }
 

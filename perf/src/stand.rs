@@ -143,7 +143,6 @@ impl Stand {
             ("--scenario", text(&scenario)),
             ("--report", text(&report)),
             ("--watch-pid", served.pool.id().to_string()),
-            ("--cpus", self.generator_cpus.to_string()),
         ] {
             arguments.extend([name.to_owned(), value]);
         }
@@ -237,7 +236,7 @@ fn provider_config(load: &Load, listen: SocketAddr, smoke: bool) -> String {
     format!(
         "[tp]\nlisten = \"{listen}\"\nshutdown_grace_s = 0.5\n[authority]\nsecret_key = \"{SECRET_KEY}\"\n\
          [template_source]\nkind = \"synthetic\"\nchain = \"main\"\ntemplate_interval_s = {template_s}\n\
-         tip_interval_s = {tip_s}\n[log]\nlevel = \"error\"\n"
+         tip_interval_s = {tip_s}\n[journal]\ndir = \"tp-journal\"\n[log]\nlevel = \"error\"\n"
     )
 }
 
