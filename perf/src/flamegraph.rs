@@ -74,7 +74,7 @@ pub(crate) fn profile(
     run(&mut record)?;
     let report = loading.finish()?;
     served.stop()?;
-    say(&format!("{:.0} shares a second were accepted meanwhile", report.measured.accepted_per_s));
+    say(&format!("{:.0} shares a second were accepted meanwhile", report.tally.measured.accepted_per_s));
     let folded = fold(&samples)?;
     let title = format!("{} under load {} (perf, cpu-clock)", pool.title(), load.title);
     draw(&folded, &title, out)
@@ -151,9 +151,8 @@ fn own_shares(folded: &str, title: &str) -> String {
     let mut functions: Vec<_> = counts.into_iter().filter(|(_, (own, _))| *own > 0).collect();
     functions.sort_by_key(|(_, (own, _))| std::cmp::Reverse(*own));
     let percent = |count: u64| 100.0 * count as f64 / all as f64;
-    let mut out = format!(
-        "{title}\n{all} samples; own: this function; all: with what it calls\n\n  own %   all %  function\n"
-    );
+    let mut out =
+        format!("{title}\n\nown: this function; all: with what it calls\n\n  own %   all %  function\n");
     for (function, (own, with_callees)) in functions.into_iter().take(TABLE_LEN) {
         let _ = writeln!(out, "{:7.2} {:7.2}  {function}", percent(own), percent(with_callees));
     }
@@ -169,9 +168,9 @@ mod tests {
     #[test]
     fn own_and_whole_shares_are_told_apart() {
         let table = own_shares(FOLDED, "load a");
-        let lines: Vec<&str> = table.lines().skip(4).collect();
+        let lines: Vec<&str> = table.lines().skip(5).collect();
         assert_eq!(lines, ["  60.00   80.00  open", "  20.00   20.00  copy", "  20.00   20.00  seal"]);
-        assert!(table.starts_with("load a\n10 samples"), "{table}");
+        assert!(table.starts_with("load a\n\nown"), "{table}");
     }
 
     #[test]

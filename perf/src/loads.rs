@@ -52,17 +52,20 @@ const fn at_most(figure: Figure, must: f64, aim: f64) -> Target {
     Target { figure, must: Limit::AtMost(must), aim: Limit::AtMost(aim) }
 }
 
-/// What the template source does during a load.
+/// What the template source makes once all have joined, each so often; it makes nothing by itself. Nothing new comes while
+/// connections join: the peer may hang for good when a tip comes while it opens a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Renewal {
-    /// Nothing.
-    None,
-    /// A new tip every so many seconds.
-    Tips(u32),
-    /// A new template every so many seconds, on one tip.
-    Templates(u32),
-    /// Both.
-    Both { template_s: u32, tip_s: u32 },
+pub(crate) struct Renewal {
+    pub(crate) tip_s: Option<u32>,
+    pub(crate) template_s: Option<u32>,
+}
+
+impl Renewal {
+    const NONE: Self = Self { tip_s: None, template_s: None };
+
+    const fn tips(interval_s: u32) -> Self {
+        Self { tip_s: Some(interval_s), template_s: None }
+    }
 }
 
 /// One load.
@@ -99,7 +102,7 @@ const PLAIN: Load = Load {
     title: "",
     suite: Suite::Peers,
     scenario: "",
-    renewal: Renewal::None,
+    renewal: Renewal::NONE,
     share_batch_size: 10,
     figures: &[],
     targets: &[],
@@ -149,7 +152,7 @@ pub(crate) const LOADS: &[Load] = &[
         ..load!("d20", Peers, "D. open loop, 20,000 shares a second over 64 connections, each acknowledged")
     },
     Load {
-        renewal: Renewal::Tips(3),
+        renewal: Renewal::tips(3),
         figures: FAN_OUT,
         targets: &[times(LastMs, 10.0, 20.0), times(FirstMs, 100.0, 500.0)],
         ..load!("e", Peers, "E. a new tip for 5,000 connections")
@@ -158,12 +161,12 @@ pub(crate) const LOADS: &[Load] = &[
         name: "e-template",
         title: "E'. a new template for 5,000 connections",
         scenario: include_str!("../loads/e.toml"),
-        renewal: Renewal::Templates(3),
+        renewal: Renewal { tip_s: None, template_s: Some(3) },
         figures: FAN_OUT,
         ..PLAIN
     },
     Load {
-        renewal: Renewal::Tips(3),
+        renewal: Renewal::tips(3),
         figures: FAN_OUT,
         targets: &[times(CpuMsEach, 15.0, 30.0)],
         ..load!(
@@ -202,7 +205,7 @@ pub(crate) const LOADS: &[Load] = &[
         ..load!("i60", Scale, "I'. what 60 shares on one tip add to a channel's memory")
     },
     Load {
-        renewal: Renewal::Both { template_s: 20, tip_s: 45 },
+        renewal: Renewal { template_s: Some(20), tip_s: Some(45) },
         figures: &[
             SharesPerSecond,
             CpuUsPerShare,
@@ -222,7 +225,7 @@ pub(crate) const LOADS: &[Load] = &[
         )
     },
     Load {
-        renewal: Renewal::Tips(10),
+        renewal: Renewal::tips(10),
         figures: &[NotServed, FirstMs, LastMs, CpuMsEach, CpuMsPerJoin, KibPerConnection, RssMaxMib],
         targets: &[at_most(NotServed, 0.0, 0.0)],
         ..load!("k", Scale, "K. 100,000 encrypted connections in one process, a channel each")

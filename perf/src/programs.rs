@@ -20,7 +20,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a program may take to end when it is asked to.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often what has no event is looked at.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Lines of a log that a failure shows.
 const LOG_LINES: usize = 20;
 
@@ -139,11 +139,20 @@ impl Process {
         self.child.try_wait().map_err(|error| Failure::Program { name: self.name.clone(), error })
     }
 
+    /// Sends a signal; a process that ended already takes none.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        let _ = pid.map(|pid| kill_process(pid, signal));
+    }
+
+    /// The last line that it wrote; empty if there is none.
+    pub(crate) fn last_line(&self) -> String {
+        self.last_lines().lines().next_back().unwrap_or_default().to_owned()
+    }
+
     /// Asks it to end and waits; what does not end in time is killed.
     pub(crate) fn stop(mut self) -> Result<(), Failure> {
-        let pid = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        // One that ended already takes no signal.
-        let _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        self.signal(Signal::TERM);
         self.wait(STOP_PATIENCE).map(drop).or_else(|failure| match failure {
             Failure::Slow { .. } => Ok(()),
             other => Err(other),

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use adit_loadgen::report::Report;
 use serde::{Deserialize, Serialize};
 
 use crate::figures::{Figure, read_all};
-use crate::generator::Report;
 use crate::loads::Load;
 
 /// Whose pool.
@@ -61,7 +61,7 @@ impl Run {
             pool,
             round,
             figures: read_all(load.figures, report),
-            faults: report.verdict.faults.clone(),
+            faults: report.verdict.failures.clone(),
             others_cpus,
         }
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use adit_loadgen::report::Report;
+
 use crate::failure::Failure;
 use crate::figures::Figure;
-use crate::generator::Report;
 use crate::loads::Load;
 use crate::run::{PoolKind, Run};
 use crate::say;
@@ -49,7 +50,7 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
         (Figure::CpuUsPerShare, together.cpu_us_per_share),
         (Figure::AckP99Ms, together.ack_p99_ms),
     ]);
-    let faults = alone.iter().flat_map(|report| report.verdict.faults.clone()).collect();
+    let faults = alone.iter().flat_map(|report| report.verdict.failures.clone()).collect();
     Ok(Run { load: load.name.to_owned(), pool: PoolKind::Adit, round: 0, figures, faults, others_cpus: 0.0 })
 }
 
@@ -76,8 +77,8 @@ impl Cost {
     }
 
     fn of(cpu_ns: u64, reports: &[Report]) -> Self {
-        let shares: u64 = reports.iter().map(|report| report.measured.accepted).sum();
-        let p99 = reports.iter().map(|report| report.measured.latency.p99_ns).max();
+        let shares: u64 = reports.iter().map(|report| report.tally.measured.accepted).sum();
+        let p99 = reports.iter().map(|report| report.tally.measured.latency.quantile_ns(0.99)).max();
         Self {
             cpu_us_per_share: cpu_ns as f64 / 1e3 / shares as f64,
             ack_p99_ms: p99.unwrap_or_default() as f64 / 1e6,
@@ -88,14 +89,13 @@ impl Cost {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::generator::tests::REPORT;
+    use crate::generator::tests::report;
 
     #[test]
     fn a_pool_that_both_watch_is_counted_once() {
-        let reports: Vec<Report> =
-            vec![serde_json::from_str(REPORT).unwrap(), serde_json::from_str(REPORT).unwrap()];
+        let reports = [report(), report()];
         assert_eq!(Cost::apart(&reports).cpu_us_per_share, 4.0);
         assert_eq!(Cost::together(&reports).cpu_us_per_share, 2.0);
-        assert_eq!(Cost::together(&reports).ack_p99_ms, 2.5);
+        assert!((Cost::together(&reports).ack_p99_ms - 2.5).abs() < 0.01);
     }
 }

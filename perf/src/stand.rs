@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
+use adit_loadgen::report::Report;
+use rustix::process::Signal;
+
 use crate::failure::Failure;
-use crate::generator::Report;
 use crate::loads::{Load, Renewal};
 use crate::machine::CpuTime;
-use crate::programs::{Process, Programs, free_address};
+use crate::programs::{LOOK_INTERVAL, Process, Programs, free_address};
 use crate::run::{PoolKind, Run};
 use crate::say;
 
@@ -23,6 +25,8 @@ const SECRET_KEY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 const SPARE: Duration = Duration::from_secs(180);
 /// In smoke runs, connections and channels are so many times fewer.
 const SMOKE_DIVISOR: u64 = 100;
+/// In smoke runs, tips and templates come so many times as often.
+const SMOKE_HURRY: f64 = 10.0;
 
 /// CPUs as a list of numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +94,9 @@ impl Stand {
     fn try_run(&self, load: &Load, pool: PoolKind, round: u32) -> Result<Run, Failure> {
         let served = self.serve(load, pool, &self.pool_cpus)?;
         let (begun, before) = (Instant::now(), CpuTime::now(&served.processes()));
-        let report = self.load(load, &served)?.finish()?;
+        let mut loading = self.load(load, &served)?;
+        loading.renew(load.renewal, &served, if self.smoke { SMOKE_HURRY } else { 1.0 })?;
+        let report = loading.finish()?;
         let others = CpuTime::now(&served.processes()).others_since(&before, report.generator.cpu_ns);
         let others_cpus = others.as_secs_f64() / begun.elapsed().as_secs_f64();
         served.stop()?;
@@ -105,7 +111,7 @@ impl Stand {
         let arguments =
             |role: &str, file: &Path| [role, "--config"].map(str::to_owned).into_iter().chain([text(file)]);
 
-        let file = write_private(path, "tp.toml", &provider_config(load, source, self.smoke))?;
+        let file = write_private(path, "tp.toml", &provider_config(source))?;
         let arguments_tp: Vec<_> = arguments("tp", &file).collect();
         let own = &self.generator_cpus.0;
         let mut provider = Process::start("adit-tp", &self.programs.adit, &arguments_tp, own, path)?;
@@ -183,10 +189,44 @@ impl Loading {
         serde_json::from_slice(&bytes).map_err(|error| Failure::Unreadable { path: self.report, error })
     }
 
+    /// Has the template source make tips and templates until the load generator ends, `hurry` times as often as said.
+    pub(crate) fn renew(&mut self, renewal: Renewal, served: &Served, hurry: f64) -> Result<(), Failure> {
+        let interval =
+            |seconds: Option<u32>| seconds.map(|seconds| Duration::from_secs(seconds.into()).div_f64(hurry));
+        let timers = [(interval(renewal.tip_s), Signal::USR2), (interval(renewal.template_s), Signal::USR1)];
+        let mut timers: Vec<_> =
+            timers.into_iter().filter_map(|(every, signal)| Some((every?, Instant::now(), signal))).collect();
+        if timers.is_empty() {
+            return Ok(());
+        }
+        let (begun, mut has_joined) = (Instant::now(), false);
+        while self.is_running()? && begun.elapsed() < self.patience {
+            if !has_joined {
+                has_joined = all_have_joined(&self.process.last_line());
+                timers.iter_mut().for_each(|(every, next, _)| *next = Instant::now() + *every);
+            }
+            for (every, next, signal) in &mut timers {
+                if Instant::now() >= *next {
+                    served.provider.signal(*signal);
+                    *next += *every;
+                }
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> Result<bool, Failure> {
         Ok(self.process.try_wait()?.is_none())
     }
+}
+
+/// Whether the load generator's live line says so: `3 s  5000/5000 connections  ...`.
+fn all_have_joined(live_line: &str) -> bool {
+    let words: Vec<&str> = live_line.split_whitespace().take(4).collect();
+    let [_, "s", counts, "connections"] = words[..] else { return false };
+    counts.split_once('/').is_some_and(|(joined, asked)| joined == asked)
 }
 
 fn temporary(made: std::io::Result<tempfile::TempDir>) -> Result<tempfile::TempDir, Failure> {
@@ -223,20 +263,12 @@ fn smoke_settings(load: &Load) -> impl Iterator<Item = String> {
     settings.into_iter()
 }
 
-fn provider_config(load: &Load, listen: SocketAddr, smoke: bool) -> String {
-    let never = (3_600.0, 86_400.0);
-    let (template_s, tip_s) = match load.renewal {
-        Renewal::None => never,
-        Renewal::Tips(tip_s) => (never.0, f64::from(tip_s)),
-        Renewal::Templates(template_s) => (f64::from(template_s), never.1),
-        Renewal::Both { template_s, tip_s } => (f64::from(template_s), f64::from(tip_s)),
-    };
-    let sooner = if smoke { 10.0 } else { 1.0 };
-    let (template_s, tip_s) = (template_s / sooner, tip_s / sooner);
+/// What comes, comes at signals: its timers are set beyond every run.
+fn provider_config(listen: SocketAddr) -> String {
     format!(
         "[tp]\nlisten = \"{listen}\"\nshutdown_grace_s = 0.5\n[authority]\nsecret_key = \"{SECRET_KEY}\"\n\
-         [template_source]\nkind = \"synthetic\"\nchain = \"main\"\ntemplate_interval_s = {template_s}\n\
-         tip_interval_s = {tip_s}\n[journal]\ndir = \"tp-journal\"\n[log]\nlevel = \"error\"\n"
+         [template_source]\nkind = \"synthetic\"\nchain = \"main\"\ntemplate_interval_s = 3600.0\n\
+         tip_interval_s = 86400.0\n[journal]\ndir = \"tp-journal\"\n[log]\nlevel = \"error\"\n"
     )
 }
 
@@ -284,12 +316,18 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_joining_is_read_off_the_live_line() {
+        assert!(all_have_joined("    3 s  5000/5000 connections  0/s accepted  p50 0 us"));
+        for line in ["", "    3 s  4999/5000 connections  0/s", "load  5000 connections", "not good"] {
+            assert!(!all_have_joined(line), "{line}");
+        }
+    }
+
+    #[test]
     fn every_configuration_is_toml() {
         let (listen, source) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
+        assert!(provider_config(listen).parse::<toml::Table>().is_ok());
         for load in LOADS {
-            for smoke in [false, true] {
-                assert!(provider_config(load, listen, smoke).parse::<toml::Table>().is_ok());
-            }
             assert!(adit_config(load, listen, source, &CpuList(vec![0, 1])).parse::<toml::Table>().is_ok());
             assert!(peer_config(load, listen, source).parse::<toml::Table>().is_ok());
             for setting in smoke_settings(load) {
