@@ -37,8 +37,8 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const CLOSING_ROOM: u32 = 1024;
 /// How long connections are served as before at a stop, so that shares on their way are answered; half the grace at most.
 const SERVED_AT_STOP: Duration = Duration::from_secs(1);
-/// How long the caller of a command waits for its shard.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the caller of a command waits for its shard: for room in its link, and for the answer, together.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
@@ -104,13 +104,13 @@ impl Engine {
             stop,
             acceptor_wake,
             updates: Mutex::new(()),
-            threads: Threads { shards: Vec::new(), acceptor: None },
+            threads: Mutex::default(),
         };
         // From here on a failure drops the handle, which ends and joins what was started.
         let origin = Instant::now();
         for (index, (cpu, links)) in config.cpus.iter().zip(links.shards).enumerate() {
             let thread = start_shard(index, *cpu, &config, sizes, origin, links)?;
-            handle.threads.shards.push(thread);
+            running(&mut handle.threads).shards.push(thread);
         }
         let acceptor = Acceptor::new(
             listener,
@@ -124,7 +124,7 @@ impl Engine {
             .name("adit-acceptor".into())
             .spawn(move || acceptor.run())
             .map_err(system("start the acceptor's thread"))?;
-        handle.threads.acceptor = Some(thread);
+        running(&mut handle.threads).acceptor = Some(thread);
         Ok(handle)
     }
 }
@@ -260,12 +260,18 @@ fn random() -> Result<u64, StartError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+#[derive(Default)]
 struct Threads {
     shards: Vec<ExecutorJoinHandle<()>>,
     acceptor: Option<JoinHandle<()>>,
 }
 
-/// A running engine. Dropped without [`EngineHandle::shutdown`], it ends at once.
+fn running(threads: &mut Mutex<Threads>) -> &mut Threads {
+    threads.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A running engine. Dropped without [`EngineHandle::shutdown`], it ends at once. What is asked of one that has ended comes to
+/// nothing and does not wait.
 pub struct EngineHandle<S: Service = Mining> {
     local_addr: SocketAddr,
     inlets: Vec<ShardInlet<S>>,
@@ -277,7 +283,8 @@ pub struct EngineHandle<S: Service = Mining> {
     acceptor_wake: Arc<Wake>,
     /// Held while an update goes to the shards, so that all of them see updates in one order.
     updates: Mutex<()>,
-    threads: Threads,
+    /// None once the engine has ended.
+    threads: Mutex<Threads>,
 }
 
 /// How an engine ended.
@@ -353,23 +360,29 @@ impl<S: Service> EngineHandle<S> {
         self.identity.set(identity);
     }
 
-    /// Has a shard carry out a command. None if there is no such shard, or if it does not answer.
+    /// Has a shard carry out a command. None if there is no such shard, or if it does not answer within two seconds.
     pub fn command(&self, shard: u8, command: S::Command) -> Option<S::Answer> {
         let inlet = self.inlets.get(usize::from(shard))?;
         let (answer, answered) = bounded(1);
-        inlet.commands.send_timeout(PendingCommand { command, answer }, COMMAND_PATIENCE).ok()?;
+        let deadline = Instant::now() + COMMAND_PATIENCE;
+        inlet.commands.send_deadline(PendingCommand { command, answer }, deadline).ok()?;
         inlet.wake.wake();
-        answered.recv_timeout(COMMAND_PATIENCE).ok()
+        answered.recv_deadline(deadline).ok()
     }
 
     /// Stops accepting and ends the threads. Connections are served for another second, or half of `grace` if that is less;
     /// then each is told that nothing more comes, and what arrives until it closes is still judged: a block that is on its way
     /// is not lost. What has not closed after `grace` is cut off.
-    pub fn shutdown(mut self, grace: Duration) -> ShutdownReport {
-        self.end(grace)
+    ///
+    /// Others may still hold the engine: an update of theirs goes nowhere then, and a command has no answer.
+    pub fn shutdown(&self, grace: Duration) -> ShutdownReport {
+        self.shutdown_after(grace, || ())
     }
 
-    fn end(&mut self, grace: Duration) -> ShutdownReport {
+    /// [`shutdown`](Self::shutdown) of an engine that is fed until the end: `end_feeding` is called once connections have been
+    /// served for that second, before they are told. Until then they get tips and answers as before. What `end_feeding` takes
+    /// counts against `grace`.
+    pub fn shutdown_after(&self, grace: Duration, end_feeding: impl FnOnce()) -> ShutdownReport {
         let begun = Instant::now();
         let before = self.board.read().total.connections();
         self.stop.requested.store(true, Ordering::Release);
@@ -382,23 +395,20 @@ impl<S: Service> EngineHandle<S> {
             }
         };
         wait_until(SERVED_AT_STOP.min(grace / 2));
+        end_feeding();
         self.stop.hang_up.store(true, Ordering::Release);
         self.wake_shards();
         wait_until(grace);
         let cut = self.board.read().total.connections();
         self.stop.at_once.store(true, Ordering::Release);
         self.wake_shards();
-        let mut threads_failed = 0;
-        if let Some(thread) = self.threads.acceptor.take() {
-            threads_failed += usize::from(thread.join().is_err());
-        }
-        for thread in self.threads.shards.drain(..) {
-            threads_failed += usize::from(thread.join().is_err());
-        }
+        let threads = take(&self.threads, std::mem::take);
+        let acceptor_failed = threads.acceptor.is_some_and(|thread| thread.join().is_err());
+        let shards_failed = threads.shards.into_iter().filter_map(|thread| thread.join().err()).count();
         ShutdownReport {
             connections_closed: before.saturating_sub(cut),
             connections_cut: cut,
-            threads_failed,
+            threads_failed: usize::from(acceptor_failed) + shards_failed,
             lasted: begun.elapsed(),
         }
     }
@@ -410,8 +420,9 @@ impl<S: Service> EngineHandle<S> {
 
 impl<S: Service> Drop for EngineHandle<S> {
     fn drop(&mut self) {
-        if self.threads.acceptor.is_some() || !self.threads.shards.is_empty() {
-            self.end(Duration::ZERO);
+        let threads = running(&mut self.threads);
+        if threads.acceptor.is_some() || !threads.shards.is_empty() {
+            self.shutdown(Duration::ZERO);
         }
     }
 }

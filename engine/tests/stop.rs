@@ -6,12 +6,16 @@ mod detached;
 
 use std::io::Write;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use adit_engine::service::Command;
 use adit_engine::shard::Effect;
 use adit_engine::transport::{Ended, Handler, SocketId};
 use adit_engine::{EndKind, LogEvent};
 use adit_hasher::Target;
+use adit_proto::mining::server::ConnectionId;
 
 use common::{PATIENCE, Peer, config, give_work, start, wait_for};
 use detached::{World, work_for};
@@ -105,6 +109,68 @@ fn a_block_that_arrives_after_the_stop_was_requested_is_delivered() {
     assert!((1..=2).contains(&report.connections_closed), "{report:?}");
     assert_eq!((report.connections_cut, report.threads_failed), (0, 0));
     assert!(report.lasted < PATIENCE, "it does not wait for those who have gone");
+}
+
+#[test]
+fn tips_reach_who_is_served_at_a_stop_until_feeding_ends() {
+    let engine = start(config(1));
+    give_work(&engine, 1, false);
+    let mut peer = Peer::set_up(&engine);
+    let mut channel = peer.open(false);
+    let (address, mut last, mut fed) = (engine.local_addr(), channel.job, 0);
+    let report = engine.shutdown_after(PATIENCE, || {
+        wait_for("the end of accepting", || TcpStream::connect(address).is_err());
+        for id in 2..5 {
+            give_work(&engine, id, false);
+            let named = loop {
+                let frame = peer.receive().expect("it was told of no end yet");
+                peer.take(&frame, &mut channel);
+                if frame.name() == "SetNewPrevHash" {
+                    break channel.job;
+                }
+            };
+            assert_ne!(std::mem::replace(&mut last, named), named);
+            fed += 1;
+        }
+        // And who has heard of them is answered.
+        peer.mine(&mut channel, 1, 1);
+        drop(peer);
+    });
+    assert_eq!((fed, report.connections_cut, report.threads_failed), (3, 0, 0), "{report:?}");
+}
+
+#[test]
+fn an_engine_ends_in_good_order_under_those_who_hold_it() {
+    let engine = Arc::new(start(config(2)));
+    give_work(&engine, 1, true);
+    let mut peer = Peer::set_up(&engine);
+    let mut channel = peer.open(false);
+    let nobody = Command::CloseConnection(ConnectionId { slot: 999, generation: 0 });
+    let (holder, has_ended) = (Arc::clone(&engine), Arc::new(AtomicBool::new(false)));
+    let asking = {
+        let (nobody, has_ended) = (nobody.clone(), Arc::clone(&has_ended));
+        std::thread::spawn(move || {
+            while !has_ended.load(Ordering::Acquire) {
+                holder.command(0, nobody.clone());
+            }
+            holder
+        })
+    };
+    peer.mine(&mut channel, 1, 1);
+    drop(peer);
+    let report = engine.shutdown(PATIENCE);
+    assert_eq!((report.connections_cut, report.threads_failed), (0, 0), "{report:?}");
+    has_ended.store(true, Ordering::Release);
+    drop(engine);
+    let holder = asking.join().unwrap();
+    assert_eq!(holder.command(1, nobody), None);
+    (0..100).for_each(|id| give_work(&holder, id, true));
+    assert_eq!(holder.outputs().iter().count(), 1, "what was found is there, and the link has its end");
+    let again = holder.shutdown(PATIENCE);
+    assert!(
+        again.lasted < PATIENCE / 2 && again.threads_failed == 0,
+        "nothing is left to be ended: {again:?}"
+    );
 }
 
 #[test]
