@@ -116,7 +116,7 @@ impl World {
     }
 
     fn stop(self) {
-        let report = self.provider.stop().unwrap();
+        let report = self.provider.stop();
         assert_eq!(report.threads_failed, 0);
     }
 }

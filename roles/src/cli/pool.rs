@@ -46,19 +46,18 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
 }
 
 /// Says how a role ended.
-pub(super) fn report_stop(report: Option<ShutdownReport>, what: &str) -> Result<(), Failure> {
-    match report {
-        Some(report) if report.threads_failed == 0 => {
-            info!(
-                connections_closed = report.connections_closed,
-                connections_cut = report.connections_cut,
-                seconds = %format_args!("{:.1}", report.lasted.as_secs_f64()),
-                "stopped"
-            );
-            Ok(())
-        }
-        _ => Err(Failure::running(format!("the {what} did not end in good order; what went wrong is above"))),
+pub(super) fn report_stop(report: ShutdownReport, what: &str) -> Result<(), Failure> {
+    if report.threads_failed > 0 {
+        let failure = format!("the {what} did not end in good order; what went wrong is above");
+        return Err(Failure::running(failure));
     }
+    info!(
+        connections_closed = report.connections_closed,
+        connections_cut = report.connections_cut,
+        seconds = %format_args!("{:.1}", report.lasted.as_secs_f64()),
+        "stopped"
+    );
+    Ok(())
 }
 
 /// What stands for HOST in the address of a server that listens everywhere.

@@ -178,8 +178,8 @@ pub fn run(options: &DemoOptions, is_stopped: &mut dyn FnMut() -> bool) -> Resul
     let stopped = pool.stop();
     watch.show_blocks();
     watch.screen.line(&summary(&lock(&watch.blocks), &status, &summaries, elapsed, options));
-    match stopped {
-        Some(report) if report.threads_failed == 0 => Ok(()),
+    match stopped.threads_failed {
+        0 => Ok(()),
         _ => Err(DemoError::Disorder),
     }
 }

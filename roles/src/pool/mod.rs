@@ -118,9 +118,8 @@ impl Pool {
         self.role.reload();
     }
 
-    /// Stops: no new connections, what is found until the grace is over is submitted and recorded, everything is closed. None if a thread that
-    /// panicked took the engine with it.
-    pub fn stop(mut self) -> Option<ShutdownReport> {
-        self.role.end(self.grace)
+    /// Stops: no new connections, what is found until the grace is over is submitted and recorded, everything is closed.
+    pub fn stop(mut self) -> ShutdownReport {
+        self.role.end(self.grace).expect("a role ends once")
     }
 }

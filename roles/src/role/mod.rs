@@ -1,17 +1,20 @@
 //! What every role has: an engine, a template source, a journal, the threads between them, and their end in order.
 //!
-//! A [`Role`] owns the threads that are no shards. Those that feed the engine are told to stop and end first; those that
-//! its links feed come to their end when the engine has ended, so that nothing that was found is left behind. They meet only
-//! by bounded links.
+//! A [`Role`] owns the threads that are no shards. Those that feed the engine go on while it still serves at a stop, and end
+//! before connections are told; those that its links feed come to their end when the engine has ended, so that nothing that
+//! was found is left behind. They meet only by bounded links.
 //!
 //! Invariants: a solution reaches the source and the journal without either waiting for the other; the outcome reaches
-//! journal and log. Bounds: a stop takes the configured grace, then 10 s at most for answers and the journal's disk, then
-//! 20 s at most for the source to close; what is left undone is said.
+//! journal and log; the engine ends in order, whoever still holds it. Bounds: a stop takes the configured grace, a quarter
+//! of it at most for what feeds the engine to end; then 10 s at most for answers and the journal's disk, then 20 s at most for
+//! the source to close; what is left undone is said.
 
 pub(crate) mod blocks;
 mod error;
 mod events;
 pub(crate) mod feed;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::net::SocketAddr;
@@ -39,6 +42,9 @@ pub use error::RoleError;
 pub(crate) use events::Crowd;
 use feed::{ChainState, Fed};
 
+/// How long a stop waits for what feeds the engine before connections are told; a quarter of the grace at most, so that they
+/// have the rest. A thread that takes longer may end after the engine.
+const FEED_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a stop waits for the role's own threads: for the source's answers and the journal's disk.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a stop waits for the source to close.
@@ -55,7 +61,7 @@ pub(crate) struct Role<S: Service> {
     inbox: Option<(Receiver<upkeep::Order>, Renewal)>,
     stop_feeding: Option<Sender<()>>,
     stopped: Receiver<()>,
-    /// Ends first: what uses the engine.
+    /// Ends before connections are told: what uses the engine.
     feeding: Vec<JoinHandle<()>>,
     /// Ends with the engine's links: what drains them.
     draining: Vec<JoinHandle<()>>,
@@ -183,17 +189,16 @@ impl<S: Service> Role<S> {
         let _ = self.orders.try_send(upkeep::Order::Reload);
     }
 
-    /// Stops: no new connections, what was found is submitted and recorded, everything is closed. None if a thread that
-    /// panicked took the engine with it.
+    /// Stops: no new connections, what was found is submitted and recorded, everything is closed. None if it has ended
+    /// before.
     pub(crate) fn end(&mut self, grace: Duration) -> Option<ShutdownReport> {
         let Running { engine, source, stopping, .. } = self.running.take()?;
         stopping.requested.store(true, Ordering::Release);
-        self.stop_feeding = None;
-        let _ = self.orders.send(upkeep::Order::Stop);
-        let mut failed = join_all(&mut self.feeding, JOIN_PATIENCE);
-        // The engine's threads end, and with them its links: the draining threads come to their end.
-        let report = Arc::into_inner(engine).map(|engine| engine.shutdown(grace));
+        // The engine's threads end, and with them its links: the draining threads come to their end, and no thread that
+        // feeds can wait for it any more.
+        let report = engine.shutdown_after(grace, || self.end_feeding(FEED_PATIENCE.min(grace / 4)));
         stopping.engine_ended.store(true, Ordering::Release);
+        let mut failed = join_all(&mut self.feeding, JOIN_PATIENCE);
         failed += join_all(&mut self.draining, JOIN_PATIENCE);
         let closing = spawn("closing", move || {
             if let Some(source) = Arc::into_inner(source) {
@@ -201,7 +206,14 @@ impl<S: Service> Role<S> {
             }
         });
         failed += closing.map_or(1, |thread| join_all(&mut vec![thread], CLOSE_PATIENCE));
-        report.map(|report| ShutdownReport { threads_failed: report.threads_failed + failed, ..report })
+        Some(ShutdownReport { threads_failed: report.threads_failed + failed, ..report })
+    }
+
+    /// Tells the threads that feed the engine to end, and gives them a moment to do so.
+    fn end_feeding(&mut self, patience: Duration) {
+        self.stop_feeding = None;
+        let _ = self.orders.send(upkeep::Order::Stop);
+        wait_for_all(&self.feeding, patience);
     }
 }
 
@@ -223,15 +235,20 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<(
     std::thread::Builder::new().name(format!("adit-{name}")).spawn(run).map_err(RoleError::Thread)
 }
 
-/// Joins threads; says how many had panicked or do not end in time. Those are left to the end of the process.
-fn join_all(threads: &mut Vec<JoinHandle<()>>, patience: Duration) -> usize {
+/// Waits until all threads have ended, but not longer than `patience`.
+fn wait_for_all(threads: &[JoinHandle<()>], patience: Duration) {
     const STEP: Duration = Duration::from_millis(2);
     let deadline = Instant::now() + patience;
+    while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+        std::thread::sleep(STEP);
+    }
+}
+
+/// Joins threads; says how many had panicked or do not end in time. Those are left to the end of the process.
+fn join_all(threads: &mut Vec<JoinHandle<()>>, patience: Duration) -> usize {
+    wait_for_all(threads, patience);
     let mut failed = 0;
     for thread in threads.drain(..) {
-        while !thread.is_finished() && Instant::now() < deadline {
-            std::thread::sleep(STEP);
-        }
         let name = thread.thread().name().unwrap_or_default().to_owned();
         if !thread.is_finished() {
             error!(thread = name, "does not end in time: what it had to do is left undone");
