@@ -18,11 +18,15 @@ pub struct Status {
     pub templates_sent: u64,
     /// Frames of SetNewPrevHash sent.
     pub prev_hashes_sent: u64,
-    /// Requests for transactions that were answered with them.
+    /// Requests for transactions.
+    pub transactions_asked: u64,
+    /// Of these, those that were answered with them.
     pub transactions_answered: u64,
     /// Solutions that clients brought.
     pub solutions: u64,
-    /// Of these, those that were no blocks.
+    /// Of these, those under ids that lead to no template. A block may be among them.
+    pub solutions_unknown: u64,
+    /// Of all, those that were no blocks.
     pub solutions_refused: u64,
     /// Blocks that the source accepted.
     pub blocks_accepted: u64,
@@ -51,8 +55,10 @@ impl Status {
             connections: total.connections(),
             templates_sent: total.templates_sent,
             prev_hashes_sent: total.prev_hashes_sent,
+            transactions_asked: total.transaction_requests,
             transactions_answered: clients.answered(),
             solutions: total.solutions,
+            solutions_unknown: total.solutions_unknown,
             solutions_refused: clients.refused(),
             blocks_accepted: tally.accepted(),
             blocks_lost: tally.lost(),
@@ -69,8 +75,10 @@ impl Status {
             connections = self.connections,
             templates_sent = self.templates_sent,
             tips_sent = self.prev_hashes_sent,
+            transactions_asked = self.transactions_asked,
             transactions_answered = self.transactions_answered,
             solutions = self.solutions,
+            unknown = self.solutions_unknown,
             refused = self.solutions_refused,
             blocks = self.blocks_accepted,
             height = self.height,
