@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::report::Latencies;
+
 /// The state of a run, or its end.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -41,6 +43,8 @@ pub struct Summary {
     pub failure: Option<String>,
     /// Time from submitting a share to its answer.
     pub latency: Latency,
+    /// The same, every one of them.
+    pub latencies: Latencies,
 }
 
 /// Quantiles of the time from submitting a share to its acknowledgement.

@@ -4,6 +4,7 @@
 //! the same time. What each counts is added up in the end.
 
 mod children;
+mod hashing;
 mod observer;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use adit_codec::url::PoolUrl;
 pub use children::{PROCESSES_MAX, PartRequest, run_part};
 
 use crate::report::{FORMAT, Generator, Phases, Report, Second, Tally, judge, live_line};
-use crate::simulate::{DEVICE_LEN, Scenario, Simulation, SimulationConfig};
+use crate::simulate::{DEVICE_LEN, Scenario, ShareKind, Simulation, SimulationConfig};
 use children::Children;
 use observer::Observer;
 
@@ -52,6 +53,8 @@ pub enum LoadError {
     Watch(u32, io::Error),
     /// The sockets' rings cannot be made, or failed.
     Transport(io::Error),
+    /// The miner cannot work so.
+    Miner(String),
     /// A child cannot be started, or ended without its counts.
     Child(String),
 }
@@ -66,6 +69,7 @@ impl fmt::Display for LoadError {
                 "io_uring: {error}; Linux 6.0 or newer is needed, not forbidden by kernel.io_uring_disabled or seccomp, \
                  and `ulimit -l` large enough"
             ),
+            Self::Miner(message) => write!(f, "{message}"),
             Self::Child(message) => write!(f, "a part of the load: {message}"),
         }
     }
@@ -158,7 +162,7 @@ fn resolve(url: &PoolUrl) -> Result<SocketAddr, LoadError> {
 ///
 /// # Errors
 /// It could not begin, or a part of it was lost.
-pub fn run(config: &LoadConfig, stop: &AtomicBool, mut show: impl FnMut(&str)) -> Result<Report, LoadError> {
+pub fn run(config: &LoadConfig, stop: &AtomicBool, show: impl FnMut(&str)) -> Result<Report, LoadError> {
     let pool = resolve(&config.url)?;
     let mut observer = Observer::new(&config.watched)?;
     let wait = config.at.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
@@ -168,6 +172,49 @@ pub fn run(config: &LoadConfig, stop: &AtomicBool, mut show: impl FnMut(&str)) -
     }
     observer.begin();
     let started_unix_ns = crate::simulate::Clock::start().unix_ns(0);
+    let (tally, phases, generator) = if config.scenario.shares.kind == ShareKind::Hash {
+        observer.joined();
+        observer.pass(Duration::ZERO, Duration::ZERO, Duration::MAX);
+        let (tally, phases) = hashing::run(config, stop, show)?;
+        (
+            tally,
+            phases,
+            Generator { processes: 1, threads: config.scenario.shares.threads, ..Generator::default() },
+        )
+    } else {
+        run_parts(config, pool, stop, &mut observer, show)?
+    };
+    let (watched, own) = observer.finish(&host(), tally.measured.accepted + tally.measured.rejected);
+    let generator = Generator {
+        cpu_ns: own.cpu_ns + generator.cpu_ns,
+        cpu_ns_measured: own.cpu_ns_measured + generator.cpu_ns_measured,
+        rss_bytes_max: own.rss_bytes_max.max(generator.rss_bytes_max),
+        device_bytes: DEVICE_LEN as u64,
+        ..generator
+    };
+    Ok(Report {
+        format: FORMAT,
+        program: concat!("adit-loadgen ", env!("CARGO_PKG_VERSION")).to_owned(),
+        pool: config.url.to_string(),
+        host: host(),
+        started_unix_ns,
+        phases,
+        verdict: judge(&config.scenario, &tally),
+        scenario: config.scenario.clone(),
+        tally,
+        generator,
+        watched,
+    })
+}
+
+/// Runs the parts of a load through its phases.
+fn run_parts(
+    config: &LoadConfig,
+    pool: SocketAddr,
+    stop: &AtomicBool,
+    observer: &mut Observer,
+    mut show: impl FnMut(&str),
+) -> Result<(Tally, Phases, Generator), LoadError> {
     let started = Instant::now();
     let mut parts = Parts::start(config, pool)?;
     let mut seconds = BTreeMap::<u64, Second>::new();
@@ -211,27 +258,7 @@ pub fn run(config: &LoadConfig, stop: &AtomicBool, mut show: impl FnMut(&str)) -
         measured_ns: nanos(after.saturating_sub(warmup).min(measured)),
         drain_ns: nanos(after.saturating_sub(warmup + measured)),
     };
-    let (watched, own) = observer.finish(&host(), tally.measured.accepted + tally.measured.rejected);
-    let generator = Generator {
-        cpu_ns: own.cpu_ns + generator.cpu_ns,
-        cpu_ns_measured: own.cpu_ns_measured + generator.cpu_ns_measured,
-        rss_bytes_max: own.rss_bytes_max.max(generator.rss_bytes_max),
-        device_bytes: DEVICE_LEN as u64,
-        ..generator
-    };
-    Ok(Report {
-        format: FORMAT,
-        program: concat!("adit-loadgen ", env!("CARGO_PKG_VERSION")).to_owned(),
-        pool: config.url.to_string(),
-        host: host(),
-        started_unix_ns,
-        phases,
-        verdict: judge(&config.scenario, &tally),
-        scenario: config.scenario.clone(),
-        tally,
-        generator,
-        watched,
-    })
+    Ok((tally, phases, generator))
 }
 
 /// This machine's name, in one word.

@@ -5,15 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
-
 use super::config::MinerConfig;
+use crate::report::Latencies;
 use crate::summary::{Latency, Summary};
-
-/// Latencies are told apart to one part in a hundred, from a microsecond to an hour.
-const LATENCY_NS_MIN: u64 = 1_000;
-const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
-const LATENCY_DIGITS: u8 = 2;
 
 /// Counters that any thread may raise. None orders anything: relaxed.
 #[derive(Debug, Default)]
@@ -40,7 +34,7 @@ pub(super) fn add(counter: &AtomicU64, by: u64) -> u64 {
 #[derive(Debug)]
 struct Details {
     codes: BTreeMap<String, u64>,
-    latency: Histogram<u64>,
+    latency: Latencies,
     last_error: Option<String>,
     failure: Option<String>,
 }
@@ -65,8 +59,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(config: MinerConfig, nominal_hash_rate: f32) -> Self {
-        let latency = Histogram::new_with_bounds(LATENCY_NS_MIN, LATENCY_NS_MAX, LATENCY_DIGITS)
-            .expect("the bounds are in order and the digits at most 5");
+        let latency = Latencies::coarse();
         let details = Details { codes: BTreeMap::new(), latency, last_error: None, failure: None };
         Self {
             config,
@@ -169,7 +162,7 @@ impl Shared {
 
     pub(super) fn record_latency(&self, latency: Duration) {
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        lock(&self.details).latency.saturating_record(nanos);
+        lock(&self.details).latency.record(nanos);
     }
 
     pub(super) fn count_rejected(&self, code: String) {
@@ -193,7 +186,7 @@ impl Shared {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
         let details = lock(&self.details);
-        let quantile = |quantile| Duration::from_nanos(details.latency.value_at_quantile(quantile));
+        let quantile = |quantile| Duration::from_nanos(details.latency.quantile_ns(quantile));
         Summary {
             devices: self.config.devices,
             devices_mining: counters.devices_mining.load(Ordering::Relaxed),
@@ -211,11 +204,12 @@ impl Shared {
             connection_errors: read(&counters.connection_errors),
             last_error: details.last_error.clone(),
             failure: details.failure.clone(),
+            latencies: details.latency.clone(),
             latency: Latency {
-                count: details.latency.len(),
+                count: details.latency.count(),
                 p50: quantile(0.50),
                 p99: quantile(0.99),
-                max: Duration::from_nanos(details.latency.max()),
+                max: Duration::from_nanos(details.latency.max_ns()),
             },
         }
     }

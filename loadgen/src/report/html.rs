@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::text::{Bytes, Short};
+use super::text::{Bytes, Short, short_key};
 use super::{Latencies, Report, Spread};
 
 /// Points of one curve: of longer runs every n-th second is drawn.
@@ -301,8 +301,7 @@ impl Report {
             .rev()
             .take(BARS_MAX)
             .map(|spread| {
-                let key: String = spread.key.chars().take(12).collect();
-                let name = format!("{key}, {} conn.", spread.connections);
+                let name = format!("{}, {} conn.", short_key(&spread.key), spread.connections);
                 (name, (spread.last_unix_ns - spread.first_unix_ns) as f64)
             })
             .collect();

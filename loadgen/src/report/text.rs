@@ -76,6 +76,12 @@ fn write_join(f: &mut fmt::Formatter<'_>, name: &str, times: &JoinTimes) -> fmt:
     Ok(())
 }
 
+/// The end of a key: of a tip in header order that is what differs, with its leading zeros left out.
+pub(super) fn short_key(key: &str) -> &str {
+    let key = key.trim_end_matches('0');
+    key.get(key.len().saturating_sub(12)..).unwrap_or(key)
+}
+
 fn write_spreads(f: &mut fmt::Formatter<'_>, name: &str, spreads: &[Spread]) -> fmt::Result {
     if spreads.is_empty() {
         return Ok(());
@@ -83,7 +89,7 @@ fn write_spreads(f: &mut fmt::Formatter<'_>, name: &str, spreads: &[Spread]) -> 
     writeln!(f, "{name:<15}{}; arrivals after the first, at {SPREADS_SHOWN} at most:", spreads.len())?;
     for spread in spreads.iter().rev().take(SPREADS_SHOWN).rev() {
         let last_ns = spread.last_unix_ns - spread.first_unix_ns;
-        let key: String = spread.key.chars().take(12).collect();
+        let key = short_key(&spread.key);
         writeln!(
             f,
             "  {key:<13}{} connections, {} messages: p50 {}, p99 {}, last {}",
@@ -123,6 +129,7 @@ impl Report {
                 )
             }
             ShareKind::None => writeln!(f, "no shares"),
+            ShareKind::Hash => writeln!(f, "hashing on {} threads", shares.threads),
         }
     }
 

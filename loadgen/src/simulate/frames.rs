@@ -133,7 +133,7 @@ impl Simulated {
         while connection.asked < max {
             let request_id = connection.asked;
             let user_identity = scenario.user_identity.as_bytes();
-            let (nominal_hash_rate, max_target) = (scenario.nominal_hash_rate, &[0xff; 32]);
+            let (nominal_hash_rate, max_target) = (scenario.hash_rate(), &[0xff; 32]);
             if scenario.is_extended(request_id) {
                 let min_extranonce_size = scenario.extranonce_size;
                 connection.seal(&OpenExtendedMiningChannel {
@@ -296,7 +296,8 @@ impl Simulated {
         let group = connection.group(message.channel_id);
         let is_new = connection.prev_hash.as_ref() != Some(message.prev_hash);
         let had_work = match (device, group) {
-            (Some(place), _) => connection.work(&self.devices[place]).is_some(),
+            // What a new channel is told is no news.
+            (Some(place), _) => self.devices[place].epoch > 0,
             (None, Some(_)) => connection.is_served && is_new,
             (None, None) => return,
         };
@@ -386,7 +387,7 @@ impl Simulated {
     pub(super) fn update_channels(&mut self, index: usize, fraction: f64, factor: f64) {
         let channels = self.plan.scenario.channels_per_connection;
         let first = self.first_device(index);
-        let nominal_hash_rate = self.plan.scenario.nominal_hash_rate * factor as f32;
+        let nominal_hash_rate = self.plan.scenario.hash_rate() * factor as f32;
         let connection = &mut self.connections[index];
         for place in first..first + (f64::from(channels) * fraction).ceil() as usize {
             if self.devices[place].is_open {

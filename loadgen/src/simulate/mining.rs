@@ -140,7 +140,7 @@ impl Simulated {
     pub(super) fn blocked(&self) -> usize {
         match self.plan.scenario.shares.kind {
             ShareKind::Open => self.connections.iter().filter(|connection| connection.is_blocked).count(),
-            ShareKind::Closed | ShareKind::None => 0,
+            ShareKind::Closed | ShareKind::None | ShareKind::Hash => 0,
         }
     }
 

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_codec::keys::AuthorityPublicKey;
 pub use scenario::{
-    CONNECTIONS_MAX, Check, DEVICES_MAX, EVENTS_MAX, Event, EventKind, IN_FLIGHT_MAX, Join, PER_WRITE_MAX,
-    Profile, Scenario, ScenarioError, ShareKind, Shares,
+    CONNECTIONS_MAX, Check, DEVICES_MAX, EVENTS_MAX, Event, EventKind, HASH_RATE_SYNTHETIC, IN_FLIGHT_MAX,
+    Join, PER_WRITE_MAX, Profile, Scenario, ScenarioError, ShareKind, Shares,
 };
 
 use crate::report::{Second, Tally};

@@ -16,6 +16,8 @@ pub const DEVICES_MAX: u64 = 50_000_000;
 pub const IN_FLIGHT_MAX: u32 = 1 << 20;
 /// Shares of one write: their frames are 62 to 95 bytes each.
 pub const PER_WRITE_MAX: u32 = 4_096;
+/// What a device without hashes announces: so little that no pool has a target easy enough for it.
+pub const HASH_RATE_SYNTHETIC: f32 = 0.1;
 /// Events of one scenario.
 pub const EVENTS_MAX: usize = 256;
 /// Connections for one source address, where addresses are many: half of what ports allow, as closed ones linger.
@@ -49,6 +51,8 @@ pub enum ShareKind {
     Closed,
     /// Channels without shares.
     None,
+    /// Real hashing on this machine's CPUs, by the miner: few devices, true difficulties.
+    Hash,
 }
 
 /// How connections begin.
@@ -85,11 +89,21 @@ pub struct Shares {
     pub per_write: u32,
     /// Closed: consecutive shares of one channel.
     pub run: u32,
+    /// Hash: hashing threads.
+    pub threads: u32,
 }
 
 impl Default for Shares {
     fn default() -> Self {
-        Self { kind: ShareKind::Open, per_minute: 6.0, batch_ms: 0.0, in_flight: 64, per_write: 1, run: 1 }
+        Self {
+            kind: ShareKind::Open,
+            per_minute: 6.0,
+            batch_ms: 0.0,
+            in_flight: 64,
+            per_write: 1,
+            run: 1,
+            threads: 1,
+        }
     }
 }
 
@@ -156,8 +170,10 @@ pub struct Scenario {
     pub channels_per_connection: u32,
     /// Bytes of extranonce that extended channels ask for.
     pub extranonce_size: u16,
-    /// Hashes per second that each channel announces.
-    pub nominal_hash_rate: f32,
+    /// Hashes per second that each channel announces: by default [`HASH_RATE_SYNTHETIC`], or what a device that hashes was
+    /// measured to compute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nominal_hash_rate: Option<f32>,
     /// User identity of every channel.
     pub user_identity: String,
     /// Openings of a connection that wait for their answer.
@@ -187,7 +203,7 @@ impl Default for Scenario {
             connections: 1,
             channels_per_connection: 1,
             extranonce_size: 4,
-            nominal_hash_rate: 0.1,
+            nominal_hash_rate: None,
             user_identity: "adit-loadgen".to_owned(),
             opens_in_flight: 64,
             source_addresses: 0,
@@ -259,7 +275,7 @@ impl Scenario {
         check(self.devices() <= DEVICES_MAX, "channels_per_connection", "50 million in all at most")?;
         check(self.extranonce_size <= 32, "extranonce_size", "at most 32 bytes")?;
         check(self.user_identity.len() <= 255, "user_identity", "at most 255 bytes long")?;
-        let hash_rate = self.nominal_hash_rate;
+        let hash_rate = self.hash_rate();
         check(hash_rate.is_finite() && hash_rate > 0.0, "nominal_hash_rate", "above 0")?;
         check(self.opens_in_flight >= 1, "opens_in_flight", "at least 1")?;
         check(self.source_addresses <= SOURCES_MAX, "source_addresses", "at most 62500")?;
@@ -283,6 +299,8 @@ impl Scenario {
             "from 1 to shares.in_flight, and at most 4096",
         )?;
         check((1..=1 << 20).contains(&shares.run), "shares.run", "from 1 to 1048576")?;
+        let hashes = shares.kind == ShareKind::Hash;
+        check(!hashes || self.event.is_empty(), "event", "left out where shares.kind is hash")?;
         check(self.event.len() <= EVENTS_MAX, "event", "at most 256")?;
         for event in &self.event {
             check(seconds(event.at_s), "event.at_s", "a number of seconds from 0 to 10 million")?;
@@ -291,6 +309,11 @@ impl Scenario {
             check(seconds(event.duration_s), "event.duration_s", "a number of seconds from 0 to 10 million")?;
         }
         Ok(())
+    }
+
+    /// Hashes per second that a channel of synthetic shares announces.
+    pub(super) fn hash_rate(&self) -> f32 {
+        self.nominal_hash_rate.unwrap_or(HASH_RATE_SYNTHETIC)
     }
 
     /// Simulated devices in all.
