@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) fees_sat: i64,
     /// What is wrong with every block, once it is on the tip.
     pub(crate) refusal: Option<&'static str>,
+    /// What keeps the node from storing a block, be it good or not.
+    pub(crate) trouble: Option<&'static str>,
     /// What createNewBlock throws for templates with transactions.
     pub(crate) exception: Option<&'static str>,
     pub(crate) nbits: u32,
@@ -107,6 +109,9 @@ impl Node {
             return (true, "inconclusive");
         }
         let mut state = self.lock();
+        if let Some(trouble) = state.trouble {
+            return (false, trouble);
+        }
         if let Some(refusal) = state.refusal {
             return (true, refusal);
         }
@@ -127,6 +132,7 @@ impl Fake {
             mempool: Vec::new(),
             fees_sat: 0,
             refusal: None,
+            trouble: None,
             exception: None,
             nbits: NBITS,
             connections: 0,

@@ -88,6 +88,50 @@ fn every_version_takes_solutions_and_says_what_became_of_them() {
     }
 }
 
+/// A reason can be an error of the node's own, which says nothing of the block.
+#[test]
+fn a_node_in_trouble_refuses_no_block_for_good() {
+    for version in [Version::V31, Version::V31_99, Version::Next] {
+        let fake = Fake::start(version);
+        let mut pool = connect(&fake);
+        let solution = pool.solve();
+        let unconfirmed = Submission::Unconfirmed { hash: solution.digest };
+        fake.state().trouble = Some("System error while saving block to disk");
+        assert_eq!(pool.submit(Arc::clone(&solution)), unconfirmed, "{version:?}");
+        fake.state().trouble = None;
+        fake.state().refusal = Some("time-too-new");
+        let early = pool.submit(Arc::clone(&solution));
+        assert!(matches!(early, Submission::Failed { .. }), "{version:?}: {early}");
+        fake.state().refusal = None;
+
+        // A node whose tip is below the block is behind: nothing is decided by that.
+        let (before, height) = (fake.tip(), pool.height());
+        fake.move_tip(height - 2, Digest([9; 32]));
+        assert_eq!(pool.submit(Arc::clone(&solution)), unconfirmed, "{version:?}");
+        fake.move_tip(height - 1, before);
+        let answer = pool.submit(Arc::clone(&solution));
+        assert!(matches!(answer, Submission::Accepted { .. }), "{version:?}: {answer}");
+    }
+}
+
+/// The pool ended before the node's answer came.
+#[test]
+fn a_block_whose_answer_was_lost_is_accepted_once() {
+    for version in [Version::V31, Version::V31_99] {
+        let fake = Fake::start(version);
+        let mut pool = connect(&fake);
+        let solution = pool.solve();
+        let block = whole(&pool, &solution);
+        assert!(matches!(pool.submit(Arc::clone(&solution)), Submission::Accepted { .. }));
+        let mut pool = connect(&fake);
+        pool.wait_for(|pool| pool.tip.is_some());
+        let submit = || pool.source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap();
+        let answer = submit();
+        assert!(matches!(answer, Submission::Accepted { height: 101, .. }), "{version:?}: {answer}");
+        assert_eq!(submit(), Submission::Duplicate { hash: solution.digest }, "{version:?}");
+    }
+}
+
 /// A block whose template the node has forgotten, because it was started again.
 #[test]
 fn whole_blocks_are_taken_as_far_as_a_version_can() {

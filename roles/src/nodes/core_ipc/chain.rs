@@ -30,7 +30,10 @@ pub(super) struct Chain {
 struct Own {
     hash: Digest,
     reward_sat: u64,
+    /// The node took it over the present connection.
     is_accepted: bool,
+    /// Whoever submitted it was told that it is of the best chain.
+    is_told: bool,
 }
 
 impl Chain {
@@ -75,18 +78,26 @@ impl Chain {
 
     /// Notes what a block is worth that is about to be submitted.
     pub(super) fn note_own(&mut self, hash: Digest, reward_sat: u64) {
-        self.own.retain(|own| own.hash != hash);
-        self.own.push_back(Own { hash, reward_sat, is_accepted: false });
+        if self.own.iter().any(|own| own.hash == hash) {
+            return;
+        }
+        self.own.push_back(Own { hash, reward_sat, is_accepted: false, is_told: false });
         if self.own.len() > OWN_MAX {
             self.own.pop_front();
         }
     }
 
-    /// Notes that the node took a block of our own.
+    /// Notes that the node took a block of our own, and that whoever submitted it is told so.
     pub(super) fn note_accepted(&mut self, hash: &Digest) {
         if let Some(own) = self.own.iter_mut().find(|own| own.hash == *hash) {
             own.is_accepted = true;
+            own.is_told = true;
         }
+    }
+
+    /// Whether somebody was told that a block is of the best chain.
+    pub(super) fn is_told(&self, hash: &Digest) -> bool {
+        self.own.iter().any(|own| own.hash == *hash && own.is_told)
     }
 
     /// The node was connected anew: a crash may have cost it blocks that it had taken.
@@ -144,11 +155,13 @@ mod tests {
             let mut hash = Digest([2; 32]);
             hash.0[..4].copy_from_slice(&height.to_le_bytes());
             chain.note_own(hash, 1);
-            assert!(!chain.is_known(&hash));
+            assert!(!chain.is_known(&hash) && !chain.is_told(&hash));
             chain.note_accepted(&hash);
             assert!(chain.is_known(&hash));
             chain.forget_accepted();
-            assert!(!chain.is_known(&hash));
+            chain.note_own(hash, 1);
+            assert!(!chain.is_known(&hash), "a crash may have cost the node the block");
+            assert!(chain.is_told(&hash), "that it was there once stays true");
             chain.follow(tip(height, height as u8));
         }
         assert_eq!((chain.tips.len(), chain.own.len()), (TIPS_MAX, OWN_MAX));

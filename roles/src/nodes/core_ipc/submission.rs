@@ -2,7 +2,9 @@
 //!
 //! The node is given a solution of a template that it holds: a few hundred bytes instead of a block. Its answer says that
 //! the block was processed, not that it is valid, so the tip decides: is it the block, the solution is accepted; else the
-//! node is asked to check the whole block, and says what is wrong with it or that its parent is not the tip.
+//! node is asked to check the whole block, and says what is wrong with it or that its parent is not the tip. A refusal is
+//! final, so it needs a reason that speaks of the block: the node gives errors of its own in the same place, as of a full disk
+//! or a clock that is behind. Nor is a block stale because a node says so that lags.
 //!
 //! Invariants: every submission is answered once, also when the connection ends. One is submitted at a time: the node
 //! changes its template in place while it takes a solution. Bounds: [`SUBMISSIONS_MAX`] wait; each call has a longest time.
@@ -20,7 +22,7 @@ use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
 
 use super::chain::Chain;
-use super::connection::{Connection, Verdict};
+use super::connection::{Connection, Tip, Verdict};
 use super::fault::Fault;
 use super::held::{Held, HeldTemplates};
 use super::session::Event;
@@ -36,6 +38,10 @@ const HEADER_LEN: usize = 80;
 const NOT_ON_TIP: &str = "inconclusive-not-best-prevblk";
 /// Its reason for a block whose parent it does not know.
 const NO_PARENT: &str = "prev-blk-not-found";
+/// Its reason for a block that is ahead of its clock.
+const TOO_NEW: &str = "time-too-new";
+/// Its reason for a block that it had already.
+const HAD_ALREADY: &str = "duplicate";
 
 /// What is submitted.
 #[derive(Clone, Debug)]
@@ -130,13 +136,14 @@ impl Submitter {
 
     async fn submit_solution(&self, solution: &Solution) -> Result<Submission, Fault> {
         let Solution { template_id, digest: hash, header, coinbase_tx, merkle_path, .. } = solution;
-        if self.chain.borrow().is_known(hash) {
-            return Ok(Submission::Duplicate { hash: *hash });
-        }
         let coinbase: Transaction = match deserialize(coinbase_tx) {
             Ok(coinbase) => coinbase,
             Err(error) => return Ok(rejected(format!("bad-coinbase, coinbase_tx does not decode: {error}"))),
         };
+        let facts = Facts::of(*hash, &coinbase);
+        if self.chain.borrow().is_known(hash) {
+            return Ok(self.known(facts));
+        }
         let held = self.held.borrow().find(*template_id);
         let Some(held) = held else {
             let Some(transactions) = self.store.find(*template_id) else {
@@ -147,7 +154,7 @@ impl Submitter {
                 Err(error) => Ok(rejected(error.to_string())),
             };
         };
-        self.solve(&held, header, coinbase_tx, Facts::of(*hash, &coinbase)).await
+        self.solve(&held, header, coinbase_tx, facts).await
     }
 
     /// Gives the node a solution of a template that it holds.
@@ -161,13 +168,13 @@ impl Submitter {
         self.chain.borrow_mut().note_own(facts.hash, facts.reward_sat);
         let turn = held.turn.lock().await;
         let verdict = self.connection.submit_solution(&held.template, header, coinbase_tx).await?;
-        if let Some(submission) = self.outcome_by_tip(facts, &verdict).await? {
-            return Ok(submission);
+        if self.is_of_chain(facts, verdict.is_good).await? {
+            return Ok(self.accepted(facts));
         }
         // The node's template is the block now.
         let block = self.connection.read_block(&held.template).await?;
         drop(turn);
-        self.outcome_by_check(facts, &verdict, &block).await
+        self.judge(facts, &verdict, &block).await
     }
 
     async fn submit_block(&self, raw: &[u8]) -> Result<Submission, Fault> {
@@ -180,7 +187,7 @@ impl Submitter {
         };
         let facts = Facts::of(Digest(block.block_hash().to_byte_array()), coinbase);
         if self.chain.borrow().is_known(&facts.hash) {
-            return Ok(Submission::Duplicate { hash: facts.hash });
+            return Ok(self.known(facts));
         }
         if !self.connection.has_submit_block() {
             return self.solve_like(&block, facts).await;
@@ -190,12 +197,14 @@ impl Submitter {
         if verdict.is_good {
             return Ok(self.accepted(facts));
         }
-        if verdict.reason == "duplicate" {
-            return Ok(Submission::Duplicate { hash: facts.hash });
-        }
-        match self.outcome_by_tip(facts, &verdict).await? {
-            Some(submission) => Ok(submission),
-            None => self.outcome_by_check(facts, &verdict, raw).await,
+        let had_already = verdict.reason == HAD_ALREADY;
+        match self.is_of_chain(facts, had_already).await? {
+            // Perhaps over a connection that ended before its answer.
+            true if had_already => Ok(self.known(facts)),
+            true => Ok(self.accepted(facts)),
+            // Where it lies the interface does not say.
+            false if had_already => Ok(Submission::Duplicate { hash: facts.hash }),
+            false => self.judge(facts, &verdict, raw).await,
         }
     }
 
@@ -227,48 +236,71 @@ impl Submitter {
         Submission::Accepted { height, hash, reward_sat }
     }
 
-    /// Accepted, if the tip says so.
-    async fn outcome_by_tip(&self, facts: Facts, verdict: &Verdict) -> Result<Option<Submission>, Fault> {
+    /// Of a block of the best chain: accepted, unless somebody was told so before.
+    fn known(&self, facts: Facts) -> Submission {
+        if self.chain.borrow().is_told(&facts.hash) {
+            return Submission::Duplicate { hash: facts.hash };
+        }
+        self.chain.borrow_mut().note_own(facts.hash, facts.reward_sat);
+        self.accepted(facts)
+    }
+
+    /// Whether a block is the tip, or, where it `counts`, was the tip since: another block came on top.
+    async fn is_of_chain(&self, facts: Facts, counts: bool) -> Result<bool, Fault> {
         let tip = self.connection.tip_after_submission().await?;
-        // Seen as tip in between: another block came on top.
-        let was_tip = verdict.is_good && self.chain.borrow().has(&facts.hash);
         let is_tip = tip.is_some_and(|tip| tip.hash == facts.hash);
-        Ok((is_tip || was_tip).then(|| self.accepted(facts)))
+        Ok(is_tip || counts && self.chain.borrow().has(&facts.hash))
     }
 
     /// What became of a block that is not the tip.
-    async fn outcome_by_check(
-        &self,
-        facts: Facts,
-        verdict: &Verdict,
-        block: &[u8],
-    ) -> Result<Submission, Fault> {
-        if verdict.reason.starts_with(NO_PARENT) {
-            let reason =
-                "the node does not know the block's parent: its chain is behind, perhaps since a crash"
-                    .to_owned();
-            return Ok(Submission::Failed { reason });
-        }
-        if !verdict.reason.is_empty() && !verdict.reason.starts_with("inconclusive") {
-            return Ok(rejected(verdict.reason.clone()));
-        }
+    async fn judge(&self, facts: Facts, verdict: &Verdict, block: &[u8]) -> Result<Submission, Fault> {
         let checked = self.connection.check_block(block).await?;
-        let Facts { hash, height, .. } = facts;
-        // Valid, but not made the tip.
-        if checked.is_good {
-            return Ok(Submission::Unconfirmed { hash });
-        }
-        if !checked.reason.starts_with(NOT_ON_TIP) {
-            return Ok(rejected(checked.reason));
-        }
-        match verdict.is_good || !verdict.reason.is_empty() {
-            true => Ok(Submission::Stale { height, hash }),
-            false => Ok(rejected(
-                "the node refuses the block, whose parent is not its tip; its debug.log has the reason"
-                    .to_owned(),
-            )),
-        }
+        let tip = self.connection.tip_after_submission().await?;
+        Ok(match tip {
+            Some(tip) if tip.hash == facts.hash => self.accepted(facts),
+            tip => outcome_by_check(facts, verdict, &checked, tip),
+        })
     }
+}
+
+/// What became of a block that is not the tip, by what the node said when it was handed the block (`verdict`) and when it was
+/// asked to check it, and by its tip then.
+fn outcome_by_check(facts: Facts, verdict: &Verdict, checked: &Verdict, tip: Option<Tip>) -> Submission {
+    let Facts { hash, height, .. } = facts;
+    let failed = |reason: &str| Submission::Failed { reason: reason.to_owned() };
+    let says = |reason: &str| verdict.reason.starts_with(reason) || checked.reason.starts_with(reason);
+    if says(NO_PARENT) {
+        return failed(
+            "the node does not know the block's parent: its chain is behind, perhaps since a crash",
+        );
+    }
+    if says(TOO_NEW) {
+        return failed("the block is ahead of the node's clock: set the clocks of both machines");
+    }
+    if checked.is_good {
+        // Valid, but not made the tip: whatever the node said, it is not the block's fault.
+        return Submission::Unconfirmed { hash };
+    }
+    let is_off_tip = checked.reason.starts_with(NOT_ON_TIP);
+    // Off the tip the check says nothing of the block, and what was said before is what is left.
+    let refusal = if is_off_tip { &verdict.reason } else { &checked.reason };
+    if is_of_block(refusal) {
+        return rejected(refusal.clone());
+    }
+    let is_behind = tip.is_none_or(|tip| tip.height < height);
+    let is_stored = verdict.is_good || verdict.reason.starts_with("inconclusive");
+    match is_off_tip && is_stored && !is_behind {
+        true => Submission::Stale { height, hash },
+        false => Submission::Unconfirmed { hash },
+    }
+}
+
+/// Whether a reason speaks of the block. Those that do are words joined by hyphens (BIP22); an error of the node's own is a
+/// sentence.
+fn is_of_block(reason: &str) -> bool {
+    let word = reason.split([' ', ',', '(']).next().unwrap_or_default();
+    let is_word = word.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    is_word && word.contains('-') && !word.starts_with("inconclusive")
 }
 
 impl Facts {
@@ -311,6 +343,62 @@ mod tests {
         }
         assert_eq!(pushed_height(&[]), 0);
         assert_eq!(pushed_height(&[4, 1, 1]), 0);
+    }
+
+    #[test]
+    fn only_a_reason_that_speaks_of_the_block_is_final() {
+        let facts = Facts { hash: Digest([1; 32]), height: 100, reward_sat: 50 };
+        let judge = |verdict: (bool, &str), checked: (bool, &str), tip: u32| {
+            let said = |(is_good, reason): (bool, &str)| Verdict { is_good, reason: reason.to_owned() };
+            let tip = Some(Tip { height: tip, hash: Digest([2; 32]) });
+            match outcome_by_check(facts, &said(verdict), &said(checked), tip) {
+                Submission::Failed { .. } => "failed",
+                Submission::Rejected { .. } => "rejected",
+                Submission::Stale { .. } => "stale",
+                Submission::Unconfirmed { .. } => "unconfirmed",
+                other => panic!("{other:?}"),
+            }
+        };
+        let (good, off_tip) = ((true, ""), (false, "inconclusive-not-best-prevblk, block is not on tip"));
+        for (verdict, checked, tip, expected) in [
+            // The check is good: what the node said is its own trouble.
+            ((true, ""), good, 99, "unconfirmed"),
+            ((false, ""), good, 99, "unconfirmed"),
+            ((false, "System error while saving block to disk"), good, 99, "unconfirmed"),
+            (
+                (false, "AcceptBlock: Failed to find position to write new block to disk"),
+                good,
+                99,
+                "unconfirmed",
+            ),
+            ((false, "bad-cb-amount"), good, 99, "unconfirmed"),
+            // The check names what is wrong.
+            ((true, ""), (false, "bad-cb-amount, coinbase pays too much"), 99, "rejected"),
+            ((false, "System error while saving block to disk"), (false, "high-hash"), 99, "rejected"),
+            ((false, ""), (false, "System error while flushing"), 99, "unconfirmed"),
+            // It cannot, where the tip has changed.
+            ((true, ""), off_tip, 100, "stale"),
+            ((true, ""), off_tip, 101, "stale"),
+            ((true, ""), off_tip, 99, "unconfirmed"),
+            ((false, "inconclusive"), off_tip, 100, "stale"),
+            ((false, "inconclusive"), off_tip, 98, "unconfirmed"),
+            ((false, "bad-txns-vout-negative"), off_tip, 100, "rejected"),
+            ((false, "duplicate-invalid"), off_tip, 100, "rejected"),
+            (
+                (false, "bad-version(0x00000001), rejected nVersion=0x00000001 block"),
+                off_tip,
+                100,
+                "rejected",
+            ),
+            ((false, "System error while saving block to disk"), off_tip, 100, "unconfirmed"),
+            ((false, ""), off_tip, 100, "unconfirmed"),
+            // What another time may cure.
+            ((false, "prev-blk-not-found"), off_tip, 90, "failed"),
+            ((false, "time-too-new, block timestamp too far in the future"), good, 99, "failed"),
+            ((true, ""), (false, "time-too-new"), 99, "failed"),
+        ] {
+            assert_eq!(judge(verdict, checked, tip), expected, "{verdict:?}, {checked:?}, tip {tip}");
+        }
     }
 
     #[test]
