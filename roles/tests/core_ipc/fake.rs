@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) refusal: Option<&'static str>,
     /// What keeps the node from storing a block, be it good or not.
     pub(crate) trouble: Option<&'static str>,
+    /// createNewBlock takes an hour for templates with transactions.
+    pub(crate) is_slow: bool,
     /// What createNewBlock throws for templates with transactions.
     pub(crate) exception: Option<&'static str>,
     pub(crate) nbits: u32,
@@ -133,6 +135,7 @@ impl Fake {
             fees_sat: 0,
             refusal: None,
             trouble: None,
+            is_slow: false,
             exception: None,
             nbits: NBITS,
             connections: 0,
@@ -320,9 +323,11 @@ impl mining::Server for Mining {
         mut to: mining::CreateNewBlockResults,
     ) -> Result<(), Error> {
         self.0.answer().await;
-        let options = from.get()?.get_options()?;
+        let is_full = from.get()?.get_options()?.get_use_mempool();
+        if is_full && self.0.lock().is_slow {
+            tokio::time::sleep(Duration::from_secs(3_600)).await;
+        }
         let mut state = self.0.lock();
-        let is_full = options.get_use_mempool();
         if let Some(exception) = state.exception.filter(|_| is_full) {
             return Err(Error::failed(exception.to_owned()));
         }

@@ -237,6 +237,20 @@ fn a_missing_node_is_told_with_the_remedy_and_found_when_it_comes() {
     pool.mine();
 }
 
+/// Each time it is up, every miner gets new work.
+#[test]
+fn a_node_that_fails_as_soon_as_it_is_up_is_left_alone_longer_each_time() {
+    let fake = Fake::start(Version::V31_99);
+    // No target: its first template is none.
+    fake.state().nbits = 0;
+    let begun = Instant::now();
+    let pool = Pool::on(CoreIpcSource::start(config(&fake)).unwrap());
+    pool.source.want(ClassId(7), RESERVE);
+    wait_until("it is connected again and again", || fake.state().connections >= 6);
+    // At least half of 100, 200, 400, 800 and 1,600 ms.
+    assert!(begun.elapsed() >= Duration::from_millis(1_550), "{:?}", begun.elapsed());
+}
+
 /// What a socket says to everybody who connects, and what the source makes of it.
 fn reason_at_a_socket_that_says(greeting: &'static [u8]) -> String {
     let directory = tempfile::tempdir().unwrap();
@@ -327,6 +341,31 @@ fn a_template_follows_fees_that_rise_enough_and_others_are_freed() {
     pool.source.unwant(ClassId(7));
     wait_until("nothing more is made", || fake.state().templates_alive <= held);
     assert_eq!(fake.state().collisions, 0);
+}
+
+#[test]
+fn a_tip_does_not_wait_for_a_full_template_that_was_quick_before() {
+    let fake = Fake::start(Version::V31_99);
+    fake.state().mempool = transactions(2);
+    let mut pool = connect(&fake);
+    let has_path = |pool: &Pool<CoreIpcSource>| {
+        pool.active.as_ref().is_some_and(|active| !active.merkle_path.is_empty())
+    };
+    pool.wait_for(has_path);
+    // At some tip a full template comes within 5 ms, and is the first.
+    for height in 101..200 {
+        fake.move_tip(height, Digest([height as u8; 32]));
+        pool.wait_for(|pool| pool.prev_hash() == fake.tip().0);
+        if has_path(&pool) {
+            break;
+        }
+        pool.wait_for(has_path);
+    }
+    // The next one comes never.
+    fake.state().is_slow = true;
+    fake.move_tip(300, Digest([77; 32]));
+    pool.wait_for(|pool| pool.prev_hash() == [77; 32]);
+    assert!(!has_path(&pool));
 }
 
 #[test]

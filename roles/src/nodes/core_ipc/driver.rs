@@ -2,7 +2,8 @@
 //!
 //! Owns what outlives a connection: the wanted classes, the stream of reports, template ids, the transactions of templates.
 //! Orders are taken at all times; what is submitted while there is no node is answered as failed. A reason for being down is
-//! reported when it changes. Bounds: pauses between attempts double from [`PAUSE_MIN`] to [`PAUSE_MAX`].
+//! reported when it changes. Bounds: pauses between attempts double from [`PAUSE_MIN`] to [`PAUSE_MAX`], and begin anew once a
+//! connection has held for longer than that: a node that comes and goes shall not give every miner new work each time.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
@@ -111,10 +112,11 @@ impl Driver {
     async fn serve(mut self) {
         let mut pause = PAUSE_MIN;
         loop {
+            let begun = Instant::now();
             match self.connect_and_serve().await {
                 Ended::Stopped => return,
                 Ended::Lost(fault) => {
-                    if self.down.is_none() {
+                    if self.down.is_none() && begun.elapsed() > PAUSE_MAX {
                         pause = PAUSE_MIN;
                     }
                     let socket = self.config.socket.display().to_string();

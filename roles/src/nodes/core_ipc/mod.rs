@@ -6,7 +6,7 @@
 //! there are `session.rs`, the calls `connection.rs`.
 //!
 //! Bounds: `ORDERS_MAX` orders wait for the thread, which never waits for the node to take them; everything the node sends
-//! is bounded in size, every call in time. A stop takes `STOP_MAX` at most.
+//! is bounded in size, every call in time. A stop takes `STOP_MAX` and `INTERRUPT_MAX` at most.
 
 mod chain;
 mod connection;
@@ -40,8 +40,10 @@ use super::{SourceUpdate, Submission, TemplateSource, TemplateTransactions};
 /// Orders that wait for the source's thread.
 const ORDERS_MAX: usize = 1_024;
 const _: () = assert!(ORDERS_MAX >= super::CLASSES_MAX && ORDERS_MAX <= SUBMISSIONS_MAX);
-/// How long a stop waits for answers to what was submitted, and then for the node to end its waits.
+/// How long a stop waits for answers to what was submitted.
 const STOP_MAX: Duration = Duration::from_secs(5);
+/// How long it then waits for the node to end its wait for a tip.
+const INTERRUPT_MAX: Duration = Duration::from_millis(500);
 
 /// How the source is set up.
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 //!
 //! The node's waits and makings run as tasks that report to the session, which alone decides what is announced. A class gets,
 //! for each tip, a future template and the tip that names it; then better templates. The first one is empty unless
-//! templates with transactions come as fast: miners leave an old tip as soon as the node knows the new one. A template for
+//! templates with transactions come as fast, as the last one did and this one still does: miners leave an old tip as soon as
+//! the node knows the new one. A template for
 //! the same tip is announced when its fees have risen enough and the interval is over, and no earlier than the node is
 //! asked: once at the end of the interval, then every [`POLL_MIN`] to [`POLL_MAX`].
 //!
@@ -26,13 +27,13 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::STOP_MAX;
 use super::connection::{Connection, Tip};
 use super::driver::{Driver, FEED_RETRY, Order};
 use super::fault::Fault;
 use super::held::{Held, HeldTemplates};
 use super::submission::{SUBMISSIONS_MAX, Submit, Submitter};
 use super::template::NodeTemplate;
+use super::{INTERRUPT_MAX, STOP_MAX};
 use crate::nodes::{SourceUpdate, Submission, TemplateTransactions};
 
 /// How long the node is left to wait for a tip at a time: a node that is silent for longer than this and the longest answer
@@ -42,6 +43,8 @@ const TIP_WAIT: Duration = Duration::from_secs(5);
 const TIP_PAUSE: Duration = Duration::from_millis(50);
 /// Below this a template with transactions is as good as an empty one: no miner gets a job for so short a time.
 const QUICK_MAX: Duration = Duration::from_millis(5);
+/// How long after a tip such a template may be missing, before an empty one is made after all.
+const EMPTY_AFTER: Duration = Duration::from_millis(20);
 /// The shortest and the longest time between two questions whether fees have risen, where the interval is over.
 const POLL_MIN: Duration = Duration::from_secs(1);
 /// See [`POLL_MIN`].
@@ -419,7 +422,8 @@ impl<'a> Session<'a> {
         let (connection, events, asked_on) =
             (Rc::clone(&self.connection), self.events.clone(), self.tip.hash);
         // One that is being made for an old tip holds the new one up, however quick the last was.
-        let full_is_late = self.making_full_on.is_some_and(|tip| tip != self.tip.hash);
+        let full_is_late = self.making_full_on.is_some_and(|tip| tip != self.tip.hash)
+            || self.empty_due().is_some_and(|due| due <= now);
         if is_waiting && (full_is_late || !full_is_quick) && !self.is_making_empty {
             self.is_making_empty = true;
             let (connection, events) = (Rc::clone(&connection), events.clone());
@@ -452,12 +456,19 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// When a class has waited long enough for its first template, quick as the last one was.
+    fn empty_due(&self) -> Option<Instant> {
+        let waiting = self.classes.values().filter(|progress| progress.standing == Standing::Waiting);
+        waiting.map(|progress| progress.since + EMPTY_AFTER).min().filter(|_| !self.is_making_empty)
+    }
+
     fn next_due(&self, now: Instant) -> Instant {
         let polls = self.classes.values().filter(|progress| {
             progress.standing == Standing::Full && !progress.is_refused && self.making_full_on.is_none()
         });
         let mut due = now + IDLE;
-        for at in polls.map(|progress| progress.due).chain(self.held.borrow().next_sweep()) {
+        let empty_due = self.empty_due().map(|due| due.max(self.astray_until));
+        for at in polls.map(|progress| progress.due).chain(self.held.borrow().next_sweep()).chain(empty_due) {
             due = due.min(at);
         }
         if self.astray_until > now {
@@ -509,7 +520,7 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        let _ = timeout(Duration::from_millis(500), interrupted).await;
+        let _ = timeout(INTERRUPT_MAX, interrupted).await;
         tasks.abort_all();
     }
 }
