@@ -64,6 +64,9 @@ pub(super) const LONG_POLL: Method = long("getblocktemplate", 900);
 /// The node answers when it has checked the block.
 pub(super) const SUBMIT_BLOCK: Method = short("submitblock", 120);
 
+/// For methods that take none.
+pub(super) const NO_PARAMS: [u8; 0] = [];
+
 /// Where a node is and who asks.
 #[derive(Debug)]
 pub(super) struct Endpoint {

@@ -8,7 +8,8 @@
 //!
 //! Threads: one for templates and tips, and `SUBMITTERS` for blocks, so that no template holds up a block. Bounds:
 //! [`SOLUTIONS_MAX`] solutions wait for a thread, then the caller waits; [`CLASSES_MAX`] classes; each call has a time and a
-//! length (`client`). A node that is lost is asked again after 100 ms, doubling to 10 s.
+//! length (`client`). A node that is lost is asked again after 100 ms, doubling to 10 s. A stop takes `STOP_MAX` at most,
+//! whatever the node does.
 //!
 //! What a node over the network says is not trusted with more than the work itself: it is bounded, checked, and a wrong
 //! template costs what that node would have paid.
@@ -28,17 +29,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch as latest};
 
 use self::client::Endpoint;
 use self::submit::{Submit, Submitted};
-use super::coinbase::{BLOCK_SIGOPS_MAX, BLOCK_WEIGHT_MAX};
+use super::coinbase::BLOCK_WEIGHT_MAX;
 use super::feed::Feed;
 use super::store::TemplateStore;
 use super::{CLASSES_MAX, SourceUpdate, Submission, TemplateSource, TemplateTransactions};
@@ -47,6 +48,8 @@ use super::{CLASSES_MAX, SourceUpdate, Submission, TemplateSource, TemplateTrans
 pub const SOLUTIONS_MAX: usize = 1_024;
 /// Threads that submit blocks: one more than a node that is slow to check a block holds up.
 const SUBMITTERS: usize = 2;
+/// How long a stop waits for the answers to blocks that were handed over before it: whoever submitted them has waited, too.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How a node is reached.
 #[derive(Clone, Debug)]
@@ -119,18 +122,36 @@ struct Wanted {
 }
 
 /// What the threads and the source's users share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     wanted: Mutex<Wanted>,
     /// The wishes have changed.
     wishes_changed: Notify,
     /// A block of ours was accepted: there is a new tip.
     tip_changed: Notify,
-    stopped: Notify,
+    /// Once the source is to end: until when answers are waited for.
+    stopped: latest::Sender<Option<Instant>>,
     store: TemplateStore,
 }
 
 impl Shared {
+    fn new() -> Self {
+        Self {
+            wanted: Mutex::default(),
+            wishes_changed: Notify::new(),
+            tip_changed: Notify::new(),
+            stopped: latest::Sender::new(None),
+            store: TemplateStore::default(),
+        }
+    }
+
+    /// Until when answers are waited for; none before the source is to end.
+    async fn stopped(&self) -> Instant {
+        let mut stopped = self.stopped.subscribe();
+        let until = stopped.wait_for(Option::is_some).await.expect("its sender is borrowed");
+        until.expect("it was waited for")
+    }
+
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
         // Every change is whole before the next.
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,13 +164,10 @@ impl Shared {
             Some(_) => false,
             None => true,
         };
-        let Reserve { reserved_weight, max_additional_sigops } = reserve;
-        let refusal = if reserved_weight > BLOCK_WEIGHT_MAX
-            || u64::from(max_additional_sigops) > BLOCK_SIGOPS_MAX
-        {
+        let Reserve { reserved_weight, .. } = reserve;
+        let refusal = if reserved_weight > BLOCK_WEIGHT_MAX {
             Some(format!(
-                "a reserve of {reserved_weight} weight units and {max_additional_sigops} sigops is more than a block has: ask \
-                 for smaller coinbase outputs"
+                "a reserve of {reserved_weight} weight units is more than a block has: ask for smaller coinbase outputs"
             ))
         } else if is_new && wanted.classes.len() >= CLASSES_MAX {
             Some(format!("{CLASSES_MAX} classes of reserve are served already"))
@@ -196,7 +214,7 @@ impl CoreRpc {
     /// # Errors
     /// The system gives no thread.
     pub fn start(config: CoreRpcConfig) -> Result<Self, StartError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::new());
         let endpoint = Arc::new(Endpoint { address: config.address.clone(), auth: config.auth.clone() });
         let (feed, updates) = Feed::new();
         let (submits, queue) = bounded(SOLUTIONS_MAX);
@@ -206,15 +224,14 @@ impl CoreRpc {
             Self { name, shared: Arc::clone(&shared), updates, submits: Some(submits), threads: Vec::new() };
         for _ in 0..SUBMITTERS {
             let (endpoint, shared, queue) = (Arc::clone(&endpoint), Arc::clone(&shared), queue.clone());
-            source.spawn("core-rpc-block", move |runtime| {
-                submit::serve(&runtime, &endpoint, &shared, &queue)
-            })?;
+            source
+                .spawn("core-rpc-block", move |runtime| submit::serve(runtime, &endpoint, &shared, &queue))?;
         }
         let watch = watch::Watch::new(config, endpoint, Arc::clone(&shared), feed);
         source.spawn("core-rpc", move |runtime| {
             runtime.block_on(async {
                 tokio::select! {
-                    () = shared.stopped.notified() => {}
+                    _ = shared.stopped() => {}
                     never = watch.run() => match never {},
                 }
             });
@@ -225,12 +242,16 @@ impl CoreRpc {
     fn spawn(
         &mut self,
         name: &str,
-        run: impl FnOnce(tokio::runtime::Runtime) + Send + 'static,
+        run: impl FnOnce(&tokio::runtime::Runtime) + Send + 'static,
     ) -> Result<(), StartError> {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         // Names are resolved on a thread beside.
         let runtime = runtime.enable_all().max_blocking_threads(1).build().map_err(StartError::Thread)?;
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(runtime));
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            run(&runtime);
+            // A name that is being resolved keeps a thread of the runtime: it is not waited for.
+            runtime.shutdown_background();
+        });
         self.threads.push(thread.map_err(StartError::Thread)?);
         Ok(())
     }
@@ -245,9 +266,8 @@ impl CoreRpc {
     }
 
     fn stop(&mut self) {
-        // What waits is still submitted.
         self.submits = None;
-        self.shared.stopped.notify_one();
+        self.shared.stopped.send_replace(Some(Instant::now() + STOP_MAX));
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!(source = %self.name, "a thread of the template source panicked");

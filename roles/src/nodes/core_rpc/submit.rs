@@ -4,6 +4,7 @@
 //! answer was lost is not repeated here: whoever submitted it is told so, and does.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
@@ -16,7 +17,7 @@ use tokio::runtime::Runtime;
 
 use super::Shared;
 use super::answers::HeaderAnswer;
-use super::client::{BLOCK_HEADER, Endpoint, Lane, SUBMIT_BLOCK, shown};
+use super::client::{BEST_BLOCK_HASH, BLOCK_HEADER, Endpoint, Lane, NO_PARAMS, SUBMIT_BLOCK, shown};
 use super::fault::{RpcFault, code};
 use crate::nodes::coinbase::pushed_height;
 use crate::nodes::{Submission, assemble_block};
@@ -36,13 +37,24 @@ pub(super) enum Submitted {
 /// its clock is behind.
 const NOT_YET: [&str; 2] = ["prev-blk-not-found", "time-too-new"];
 
-/// Submits what comes until nobody can submit any more.
+/// Submits what comes until nobody can submit any more. What still waits when a stop has had its time is answered as failed.
 pub(super) fn serve(runtime: &Runtime, endpoint: &Arc<Endpoint>, shared: &Shared, queue: &Receiver<Submit>) {
+    let in_time = |raw: &[u8]| {
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = give_up(shared) => Submission::Unconfirmed { hash: hash_of(raw) },
+                submission = submit(endpoint, raw) => submission,
+            }
+        })
+    };
     for Submit { what, answer } in queue {
+        let is_over = shared.stopped.borrow().is_some_and(|until| until <= Instant::now());
         let submission = match what {
-            Submitted::Block(raw) => runtime.block_on(submit(endpoint, &raw)),
+            _ if is_over => Submission::Failed { reason: "the template source is being closed".to_owned() },
+            Submitted::Block(raw) => in_time(&raw),
             Submitted::Solution(solution) => match assemble(shared, &solution) {
-                Ok(raw) => runtime.block_on(submit(endpoint, &raw)),
+                Ok(raw) => in_time(&raw),
                 Err(refused) => refused,
             },
         };
@@ -52,6 +64,16 @@ pub(super) fn serve(runtime: &Runtime, endpoint: &Arc<Endpoint>, shared: &Shared
         // Whoever asked may have gone; the block counts all the same.
         let _ = answer.send(submission);
     }
+}
+
+/// Passes when a stop has had its time.
+async fn give_up(shared: &Shared) {
+    let until = shared.stopped().await;
+    tokio::time::sleep_until(until.into()).await;
+}
+
+fn hash_of(raw: &[u8]) -> Digest {
+    raw.get(..Header::SIZE).map(Digest::of).unwrap_or_default()
 }
 
 fn assemble(shared: &Shared, solution: &Solution) -> Result<Vec<u8>, Submission> {
@@ -65,13 +87,15 @@ async fn submit(endpoint: &Arc<Endpoint>, raw: &[u8]) -> Submission {
     let mut lane = Lane::new(Arc::clone(endpoint));
     let asked = lane.ask(SUBMIT_BLOCK, [raw.to_lower_hex_string()]).await;
     let said = asked.and_then(|body| body.result_or_null::<String>());
-    let hash = raw.get(..Header::SIZE).map(Digest::of).unwrap_or_default();
+    let hash = hash_of(raw);
     match said {
         Ok(None) => accepted(raw, hash),
         Ok(Some(said)) => match said.as_str() {
-            "duplicate" => Submission::Duplicate { hash },
-            // The node has the block, but did not build on it.
-            "inconclusive" | "duplicate-inconclusive" => place(&mut lane, raw, hash).await,
+            // The node has the block; perhaps it took it from us, and the answer was lost.
+            "duplicate" | "inconclusive" | "duplicate-inconclusive" => {
+                let placed = place(&mut lane, raw, hash).await;
+                placed.unwrap_or_else(|fault| Submission::Failed { reason: fault.to_string() })
+            }
             not_yet if NOT_YET.contains(&not_yet) => Submission::Failed {
                 reason: format!("the node answered {not_yet}: it is behind, or its clock is"),
             },
@@ -88,13 +112,18 @@ async fn submit(endpoint: &Arc<Endpoint>, raw: &[u8]) -> Submission {
     }
 }
 
-/// Looks where the node put a block.
-async fn place(lane: &mut Lane, raw: &[u8], hash: Digest) -> Submission {
-    match lane.call::<HeaderAnswer>(BLOCK_HEADER, [hash.to_string()]).await {
-        Ok(header) if header.confirmations > 0 => accepted(raw, hash),
-        Ok(header) => Submission::Stale { height: header.height, hash },
-        Err(fault) => Submission::Failed { reason: fault.to_string() },
+/// Looks where the node put a block. Beside its best chain is no place as long as that chain is shorter: the node lags.
+async fn place(lane: &mut Lane, raw: &[u8], hash: Digest) -> Result<Submission, RpcFault> {
+    let HeaderAnswer { confirmations, height, .. } = lane.call(BLOCK_HEADER, [hash.to_string()]).await?;
+    if confirmations > 0 {
+        return Ok(accepted(raw, hash));
     }
+    let best: String = lane.call(BEST_BLOCK_HASH, NO_PARAMS).await?;
+    let best: HeaderAnswer = lane.call(BLOCK_HEADER, [best]).await?;
+    Ok(match best.height < height {
+        true => Submission::Unconfirmed { hash },
+        false => Submission::Stale { height, hash },
+    })
 }
 
 fn accepted(raw: &[u8], hash: Digest) -> Submission {

@@ -5,6 +5,8 @@
 //! from the end until the class has its room: parents come before children, so what remains is valid, and the end is what
 //! pays least.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use adit_hasher::{Target, merkle_path};
@@ -16,6 +18,32 @@ use crate::nodes::coinbase::{
     BLOCK_SIGOPS_MAX, BLOCK_WEIGHT_MAX, COINBASE_SEQUENCE, COINBASE_TX_VERSION, height_push,
     witness_commitment,
 };
+
+/// Transactions that templates hold, each once, by wtxid: a template has most of them in common with the one before, and as
+/// many templates are kept as miners may still solve. Bound: what is kept belongs to a template that somebody holds, or held
+/// when the last one came.
+#[derive(Debug, Default)]
+pub(super) struct SharedTransactions {
+    kept: HashMap<[u8; 32], Arc<[u8]>>,
+}
+
+impl SharedTransactions {
+    /// Has a template hold what others hold already, and forgets what nobody does.
+    pub(super) fn share(&mut self, template: &mut NodeTemplate) {
+        for one in &mut template.transactions {
+            match self.kept.entry(one.wtxid) {
+                // The node's word for its hash is not taken.
+                Entry::Occupied(kept) if *kept.get() == one.raw => one.raw = Arc::clone(kept.get()),
+                Entry::Occupied(_) => {}
+                Entry::Vacant(place) => {
+                    place.insert(Arc::clone(&one.raw));
+                }
+            }
+        }
+        // One reference is ours.
+        self.kept.retain(|_, raw| Arc::strong_count(raw) > 1);
+    }
+}
 
 /// Between two blocks of one period of both lengths nothing changes that an empty template needs: difficulty and the
 /// deployments' states change with every 2,016th block (on regtest every 144th, which divides it), the subsidy with every
@@ -78,7 +106,7 @@ impl NodeTemplate {
     /// How many transactions, from the first on, leave the room; `None` if no block can.
     pub(super) fn fitting(&self, reserve: Reserve) -> Option<usize> {
         let mut weight = BLOCK_WEIGHT_MAX.checked_sub(reserve.reserved_weight)?;
-        let mut sigops = BLOCK_SIGOPS_MAX.checked_sub(u64::from(reserve.max_additional_sigops))?;
+        let mut sigops = BLOCK_SIGOPS_MAX - u64::from(reserve.max_additional_sigops);
         for (count, one) in self.transactions.iter().enumerate() {
             match weight.checked_sub(one.weight).zip(sigops.checked_sub(one.sigops)) {
                 Some(left) => (weight, sigops) = left,
@@ -195,6 +223,25 @@ mod tests {
         assert_eq!(template.fitting(reserve(4_000_001, 0)), None);
         // One after another: the transaction after one that does not fit may follow from it.
         assert_eq!(self::template(&[3_000_000, 2_000_000, 10]).fitting(reserve(2_000, 0)), Some(1));
+    }
+
+    #[test]
+    fn templates_hold_a_transaction_once_and_let_it_go() {
+        let mut shared = SharedTransactions::default();
+        let mut first = template(&[400, 400]);
+        // As it comes in the node's next answer, with one more and one whose bytes are not what its hash says.
+        let copy = |of: &NodeTransaction| NodeTransaction { raw: Arc::from(&*of.raw), ..of.clone() };
+        let mut second = template(&[400, 400, 400]);
+        second.transactions = second.transactions.iter().map(copy).collect();
+        second.transactions[1].raw = Arc::from([9].as_slice());
+        shared.share(&mut first);
+        shared.share(&mut second);
+        let is_same = |at: usize| Arc::ptr_eq(&first.transactions[at].raw, &second.transactions[at].raw);
+        assert!(is_same(0) && !is_same(1));
+        assert_eq!((shared.kept.len(), &*second.transactions[1].raw), (3, &[9][..]));
+        drop((first, second));
+        shared.share(&mut template(&[]));
+        assert!(shared.kept.is_empty());
     }
 
     #[test]

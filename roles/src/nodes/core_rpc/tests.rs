@@ -227,7 +227,6 @@ fn what_becomes_of_a_block_is_told_in_the_node_s_words() {
     let block = adit_block();
     for (said, expected) in [
         (result(Value::Null), "accepted: block 300"),
-        (result(json!("duplicate")), "duplicate"),
         (result(json!("bad-cb-amount")), "rejected: bad-cb-amount"),
         (result(json!("prev-blk-not-found")), "not submitted: the node answered prev-blk-not-found"),
         (refuse(-22, "Block decode failed"), "rejected: Block decode failed"),
@@ -242,22 +241,88 @@ fn what_becomes_of_a_block_is_told_in_the_node_s_words() {
         let told = source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap().to_string();
         assert!(told.starts_with(expected), "{expected}: {told}");
     }
-    // A block that the node keeps: where it lies, its header tells.
-    for (confirmations, expected) in [(-1, "stale: block 300"), (2, "accepted: block 300")] {
-        let source = source(node(move |method, params| match method {
-            "submitblock" => result(json!("inconclusive")),
-            "getblockheader" => result(json!({
-                "hash": TIP, "confirmations": confirmations, "height": 300, "mediantime": 0, "bits": "207fffff",
-            })),
-            _ => in_order(method, params),
-        }));
+    // A block that the node keeps: where it lies, its header tells, and the best chain's length.
+    for (said, confirmations, best_height, expected) in [
+        ("inconclusive", -1, 300, "stale: block 300"),
+        ("inconclusive", -1, 299, "unconfirmed"),
+        ("inconclusive", 2, 301, "accepted: block 300"),
+        ("duplicate", 1, 300, "accepted: block 300"),
+        ("duplicate", -1, 301, "stale: block 300"),
+        ("duplicate-inconclusive", -1, 298, "unconfirmed"),
+    ] {
+        let source = source(keeping(said, confirmations, best_height));
         let told = source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap().to_string();
-        assert!(told.starts_with(expected), "{expected}: {told}");
+        assert!(told.starts_with(expected), "{said}, {confirmations}, {best_height}: {told}");
     }
     // Nobody is there, and no block at all.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let told = source(nobody.to_string()).submit_block(block).recv_timeout(PATIENCE).unwrap();
     assert!(matches!(told, Submission::Failed { .. }), "{told}");
+}
+
+/// A node that has the block of [`adit_block`] already, with so many confirmations, and a best chain of this height.
+fn keeping(said: &'static str, confirmations: i64, best_height: u32) -> String {
+    node(move |method, params| match method {
+        "submitblock" => result(json!(said)),
+        "getblockheader" => {
+            let (confirmations, height) =
+                if params[0] == TIP { (1, best_height) } else { (confirmations, 300) };
+            result(json!({
+                "hash": TIP, "confirmations": confirmations, "height": height, "mediantime": 0, "bits": "207fffff",
+            }))
+        }
+        _ => in_order(method, params),
+    })
+}
+
+#[test]
+fn a_block_whose_answer_was_lost_is_accepted_when_it_is_handed_over_again() {
+    let is_handed = Arc::new(std::sync::atomic::AtomicBool::default());
+    let source = source(node(move |method, params| match method {
+        "submitblock" if !is_handed.swap(true, std::sync::atomic::Ordering::Relaxed) => Vec::new(),
+        "submitblock" => result(json!("duplicate")),
+        _ => in_order(method, params),
+    }));
+    let submit = || source.submit_block(adit_block()).recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(submit(), Submission::Unconfirmed { .. }));
+    assert!(matches!(submit(), Submission::Accepted { height: 300, .. }));
+}
+
+#[test]
+fn a_node_that_does_not_answer_to_a_block_holds_up_no_stop() {
+    let (taken, is_taken) = bounded(SUBMITTERS);
+    let source = source(node(move |method, params| match method {
+        "submitblock" => {
+            taken.send(()).unwrap();
+            std::thread::sleep(PATIENCE);
+            Vec::new()
+        }
+        _ => in_order(method, params),
+    }));
+    // More than there are threads for them.
+    let answers = [(); SUBMITTERS + 1].map(|()| source.submit_block(adit_block()));
+    (0..SUBMITTERS).for_each(|_| is_taken.recv_timeout(PATIENCE).unwrap());
+    let begun = std::time::Instant::now();
+    Box::new(source).shutdown();
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    let [first, second, third] = answers.map(|answer| answer.try_recv().unwrap());
+    assert!(matches!((first, second), (Submission::Unconfirmed { .. }, Submission::Unconfirmed { .. })));
+    assert!(matches!(third, Submission::Failed { .. }), "{third}");
+}
+
+#[test]
+fn a_node_that_answers_long_polls_at_once_is_not_asked_without_a_pause() {
+    let (answered, is_answered) = bounded(1_000);
+    let source = source(node(move |method, params| match method {
+        "getblocktemplate" if !params[0]["longpollid"].is_null() => {
+            let _ = answered.try_send(std::time::Instant::now());
+            result(template())
+        }
+        _ => in_order(method, params),
+    }));
+    let [first, _, last] = [(); 3].map(|()| is_answered.recv_timeout(PATIENCE).unwrap());
+    assert!(last.duration_since(first) >= Duration::from_millis(1_900), "{:?}", last.duration_since(first));
+    drop(source);
 }
 
 /// A block at height 300, as far as `submitblock` needs one.

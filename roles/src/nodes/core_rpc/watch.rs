@@ -23,9 +23,10 @@ use super::answers::{self, ChainAnswer, HeaderAnswer};
 use super::chain::Follower;
 use super::client::{
     BEST_BLOCK_HASH, BLOCK_HEADER, BLOCK_TEMPLATE, BLOCKCHAIN_INFO, Endpoint, LONG_POLL, Lane, Method,
+    NO_PARAMS,
 };
 use super::fault::RpcFault;
-use super::template::{NodeTemplate, Parts, Tip};
+use super::template::{NodeTemplate, Parts, SharedTransactions, Tip};
 use super::{CoreRpcConfig, Shared};
 use crate::nodes::feed::Feed;
 use crate::nodes::{SourceUpdate, TemplateIds};
@@ -40,6 +41,10 @@ const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How soon a template is asked for again after the connection failed, while the tip can still be asked for.
 const TEMPLATE_RETRY: Duration = Duration::from_secs(1);
+/// The least time between two long polls: a node that answers at once does not have us run in circles.
+const LONG_POLL_PAUSE: Duration = Duration::from_millis(50);
+/// The same where the first one brought no other tip.
+const LONG_POLL_PAUSE_ON_TIP: Duration = Duration::from_secs(1);
 /// How long after a tip the long poll may take to bring its template, before it is given up and made anew: connections die
 /// without a word.
 const TEMPLATE_PATIENCE: Duration = Duration::from_secs(5);
@@ -82,6 +87,7 @@ pub(super) struct Watch {
     reason: Option<String>,
     /// The newest, while the node is up.
     current: Option<NodeTemplate>,
+    transactions: SharedTransactions,
     served: BTreeMap<ClassId, Served>,
     /// When the present tip's template is given up; none if it is there.
     template_due: Option<Instant>,
@@ -103,6 +109,7 @@ impl Watch {
             ids: TemplateIds::default(),
             reason: None,
             current: None,
+            transactions: SharedTransactions::default(),
             served: BTreeMap::new(),
             template_due: None,
             tips: watch::Sender::new(None),
@@ -166,7 +173,7 @@ impl Watch {
         let renew = Arc::new(Notify::new());
         let new_lane = || Lane::new(Arc::clone(&self.endpoint));
         let mut tasks = JoinSet::new();
-        tasks.spawn(poll_long(new_lane(), long_poll_id, Arc::clone(&renew), sender.clone()));
+        tasks.spawn(poll_long(new_lane(), long_poll_id, prev_hash, Arc::clone(&renew), sender.clone()));
         tasks.spawn(poll_templates(new_lane(), self.config.template_interval, sender.clone()));
         let (shared, interval) = (Arc::clone(&self.shared), self.config.poll_interval);
         tasks.spawn(poll_tip(new_lane(), interval, prev_hash, shared, sender));
@@ -202,7 +209,7 @@ impl Watch {
         let same_tip = template.prev_hash == current.prev_hash;
         if same_tip && template.nbits == current.nbits && template.target == current.target {
             self.template_due = None;
-            self.current = Some(template);
+            self.hold(template);
             self.improve(learned);
             return Ok(());
         }
@@ -233,9 +240,14 @@ impl Watch {
     fn adopt(&mut self, template: NodeTemplate, learned: Learned) {
         self.shared.store.begin_tip();
         self.tips.send_replace(Some(template.prev_hash));
-        self.current = Some(template);
+        self.hold(template);
         self.served.clear();
         self.grant(learned);
+    }
+
+    fn hold(&mut self, mut template: NodeTemplate) {
+        self.transactions.share(&mut template);
+        self.current = Some(template);
     }
 
     /// Serves the classes that are wanted and have nothing for this tip yet, and forgets those that are not.
@@ -314,8 +326,6 @@ impl Watch {
     }
 }
 
-const NO_PARAMS: [u8; 0] = [];
-
 /// A template as the node gave it.
 struct Fetched {
     template: NodeTemplate,
@@ -354,9 +364,16 @@ async fn tip(lane: &mut Lane, of: [u8; 32]) -> Result<Tip, RpcFault> {
 }
 
 /// Has a long poll in flight, always. A renewal begins with a template at once.
-async fn poll_long(mut lane: Lane, first_id: String, renew: Arc<Notify>, findings: mpsc::Sender<Finding>) {
+async fn poll_long(
+    mut lane: Lane,
+    first_id: String,
+    mut tip: [u8; 32],
+    renew: Arc<Notify>,
+    findings: mpsc::Sender<Finding>,
+) {
     let mut id = Some(first_id);
     loop {
+        let begun = Instant::now();
         let asked = tokio::select! {
             asked = fetch(&mut lane, id.as_deref()) => asked,
             // What was in flight is closed.
@@ -365,9 +382,13 @@ async fn poll_long(mut lane: Lane, first_id: String, renew: Arc<Notify>, finding
                 continue;
             }
         };
+        let mut pause = LONG_POLL_PAUSE;
         let finding = match asked {
             Ok(Fetched { template, long_poll_id, learned }) => {
                 id = Some(long_poll_id);
+                if std::mem::replace(&mut tip, template.prev_hash) == template.prev_hash {
+                    pause = LONG_POLL_PAUSE_ON_TIP;
+                }
                 Finding::Template(template, learned)
             }
             // The node waits so long only where nothing happens. Whether it is there the polls for the tip tell.
@@ -381,6 +402,10 @@ async fn poll_long(mut lane: Lane, first_id: String, renew: Arc<Notify>, finding
         };
         if findings.send(finding).await.is_err() {
             return;
+        }
+        tokio::select! {
+            () = sleep_until(begun + pause) => {}
+            () = renew.notified() => id = None,
         }
     }
 }
