@@ -42,6 +42,9 @@ pub use start::{StartError, start};
 /// Classes of reserve that a source serves at a time; one more is refused.
 pub const CLASSES_MAX: usize = 64;
 
+/// Future templates that a source shows ahead of one tip, and that whoever follows it remembers: the tip may name the first.
+const FUTURES_MAX: usize = 16;
+
 /// A node that gives templates and takes blocks.
 pub trait TemplateSource: Send + Sync {
     /// What the log calls it, for example `embedded regtest`.

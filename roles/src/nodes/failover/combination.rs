@@ -90,7 +90,7 @@ impl Combination {
             SourceUpdate::Template { class, update, learned } => {
                 let Some(choice) = self.classes.get_mut(&class) else { return };
                 match update {
-                    TemplateUpdate::NewTemplate(template) => choice.handle_template(source, template),
+                    TemplateUpdate::NewTemplate(template) => choice.handle_template(source, template, now),
                     TemplateUpdate::SetNewPrevHash(tip) => choice.handle_tip(source, tip, now),
                 }
                 self.pass_on(class, learned);
@@ -111,16 +111,26 @@ impl Combination {
         self.classes.values().filter_map(Choice::next_timeout).min()
     }
 
-    /// Time has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Time has passed. Whether the transactions of a source's template are at hand, `is_whole` says.
+    pub(super) fn handle_timeout(&mut self, now: Instant, is_whole: &dyn Fn(usize, &Template) -> bool) {
         let is_due = |choice: &Choice| choice.next_timeout().is_some_and(|due| due <= now);
         let due: Vec<_> =
             self.classes.iter().filter(|(_, choice)| is_due(choice)).map(|(class, _)| *class).collect();
         for class in due {
-            if let Some(choice) = self.classes.get_mut(&class) {
-                choice.handle_timeout(now);
-                self.pass_on(class, now);
+            let Some(choice) = self.classes.get_mut(&class) else { continue };
+            let before = choice.serving();
+            choice.handle_timeout(now, is_whole);
+            if let (Some(before), Some(successor)) = (before, choice.serving())
+                && before != successor
+            {
+                info!(
+                    source = self.members[successor].name,
+                    instead_of = self.members[before].name,
+                    "another template source serves: the transactions of the first one's template do not come, and a block of \
+                     it would be known to one node alone"
+                );
             }
+            self.pass_on(class, now);
         }
     }
 

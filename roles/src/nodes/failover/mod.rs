@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
+use adit_proto::template::Template;
 use crossbeam::channel::{Receiver, Select, Sender, bounded, never};
 
 use self::combination::Combination;
@@ -236,7 +237,10 @@ impl Follower {
                 Some(index) => self.receive(index - 1),
                 None => {}
             }
-            self.combination.handle_timeout(Instant::now());
+            let is_whole = |source: usize, template: &Template| {
+                self.couriers[source].source().transactions(template.template_id).is_some()
+            };
+            self.combination.handle_timeout(Instant::now(), &is_whole);
             while let Some(update) = self.combination.poll_update() {
                 self.feed.report(update);
             }

@@ -8,10 +8,10 @@ use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 
-use super::choice::LAG_PATIENCE;
+use super::choice::{LAG_PATIENCE, SILENT_PATIENCE, WHOLE_PATIENCE};
 use super::combination::Combination;
 use super::origins::Origins;
-use crate::nodes::{CLASSES_MAX, SourceUpdate, Standing};
+use crate::nodes::{CLASSES_MAX, FUTURES_MAX, SourceUpdate, Standing};
 
 const CLASS: ClassId = ClassId(3);
 const RESERVE: Reserve = Reserve { reserved_weight: 4_000, max_additional_sigops: 400 };
@@ -36,6 +36,8 @@ struct Bench {
     last_id: u64,
     /// The future templates seen, by their id.
     futures: Vec<u64>,
+    /// Sources whose transactions are at hand.
+    whole: Vec<usize>,
 }
 
 fn template(source_id: u64, height: u32, future_template: bool) -> Arc<Template> {
@@ -68,7 +70,7 @@ impl Bench {
         let names = (0..sources).map(|source| format!("s{source}"));
         let mut combination = Combination::new(names, origins.clone());
         assert!(combination.handle_want(CLASS, RESERVE));
-        Self { combination, origins, now: Instant::now(), last_id: 0, futures: Vec::new() }
+        Self { combination, origins, now: Instant::now(), last_id: 0, futures: Vec::new(), whole: Vec::new() }
     }
 
     fn give(&mut self, source: usize, update: SourceUpdate) -> Vec<Seen> {
@@ -108,7 +110,8 @@ impl Bench {
 
     fn after(&mut self, elapsed: Duration) -> Vec<Seen> {
         self.now += elapsed;
-        self.combination.handle_timeout(self.now);
+        let whole = self.whole.clone();
+        self.combination.handle_timeout(self.now, &|source, _| whole.contains(&source));
         self.seen()
     }
 
@@ -204,8 +207,76 @@ fn those_that_lag_may_catch_up_before_they_serve() {
     assert_eq!(bench.tip(1, 2, 9, 0), [Seen::Template(1, 2, false)], "it caught up");
     bench.tip(2, 1, 7, 0);
     assert_eq!(bench.down(1), []);
-    assert_eq!(bench.after(LAG_PATIENCE), announced(2, 1, 7, 0), "better than nothing");
+    assert_eq!(bench.after(LAG_PATIENCE / 2), []);
+    assert_eq!(bench.give_template(2, template(2, 7, false)), [], "a sign of life");
+    assert_eq!(bench.after(LAG_PATIENCE / 2), announced(2, 2, 7, 0), "better than nothing");
     assert_eq!(bench.combination.next_timeout(), None);
+}
+
+#[test]
+fn one_that_lags_and_says_nothing_is_the_last_resort() {
+    let mut bench = Bench::new(3);
+    bench.tip(0, 1, 9, 0);
+    bench.tip(1, 1, 3, 0);
+    bench.after(Duration::from_secs(60));
+    assert_eq!(bench.down(0), []);
+    assert_eq!(bench.after(LAG_PATIENCE), [], "perhaps its node hangs");
+    assert_eq!(bench.tip(2, 1, 2, 0), announced(2, 1, 2, 0), "lower, but alive");
+    bench.tip(0, 2, 9, 0);
+    bench.down(2);
+    assert_eq!(bench.down(0), []);
+    assert_eq!(bench.after(SILENT_PATIENCE - Duration::from_secs(1)), []);
+    let due = bench.combination.next_timeout().expect("one is left");
+    assert_eq!(due, bench.now + Duration::from_secs(1));
+    assert_eq!(bench.after(Duration::from_secs(1)), announced(1, 1, 3, 0));
+}
+
+#[test]
+fn a_template_whose_transactions_do_not_come_makes_room_for_one_on_the_same_tip() {
+    let with_path = |source_id, height, future_template| {
+        let path = vec![[source_id as u8; 32]];
+        Arc::new(Template { merkle_path: path, ..(*template(source_id, height, future_template)).clone() })
+    };
+    let mut bench = Bench::new(3);
+    bench.tip(0, 1, 5, 0);
+    bench.tip(1, 1, 5, 0);
+    bench.tip(2, 1, 5, 1);
+    bench.give_template(2, with_path(2, 5, false));
+    bench.whole = vec![1, 2];
+    assert_eq!(bench.combination.next_timeout(), None, "without transactions every block is whole");
+    assert_eq!(bench.give_template(0, with_path(2, 5, false)), [Seen::Template(0, 2, false)]);
+    assert_eq!(bench.after(WHOLE_PATIENCE), [], "nobody has better on this tip");
+    bench.give_template(1, with_path(2, 5, false));
+    // Newer templates put nothing off.
+    bench.after(WHOLE_PATIENCE / 2);
+    assert_eq!(bench.give_template(0, with_path(3, 5, false)), [Seen::Template(0, 3, false)]);
+    assert_eq!(bench.after(WHOLE_PATIENCE / 2), [Seen::Template(1, 2, false)]);
+    assert_eq!(bench.after(WHOLE_PATIENCE), [], "what is whole stays");
+    assert_eq!(bench.combination.next_timeout(), None);
+    assert_eq!(bench.give_template(1, with_path(4, 5, false)), [Seen::Template(1, 4, false)]);
+    bench.whole = vec![0];
+    bench.down(0);
+    assert_eq!(bench.after(WHOLE_PATIENCE), []);
+}
+
+#[test]
+fn a_tip_may_name_the_first_of_many_future_templates() {
+    let mut bench = Bench::new(1);
+    bench.tip(0, 1, 5, 0);
+    let futures = 2..2 + FUTURES_MAX as u64;
+    for id in futures {
+        assert_eq!(bench.give_template(0, template(id, 6, true)), [Seen::Template(0, id, true)]);
+    }
+    let tip = PrevHash {
+        template_id: 2,
+        prev_hash: prev_hash(6, 0),
+        header_timestamp: 0,
+        nbits: 0,
+        target: Target::MAX,
+    };
+    let update = TemplateUpdate::SetNewPrevHash(Arc::new(tip));
+    let seen = bench.give(0, SourceUpdate::Template { class: CLASS, update, learned: bench.now });
+    assert_eq!(seen, [Seen::Tip(prev_hash(6, 0))]);
 }
 
 #[test]
