@@ -128,7 +128,7 @@ fn start_core_ipc(
 
 fn start_sv2(settings: &TemplateSourceSettings, name: String) -> Result<Box<dyn TemplateSource>, StartError> {
     let ServerUrl { host, port, authority } = settings.provider().map_err(|_| StartError::Unavailable)?;
-    let config = Sv2Config { name: Some(name), host, port, authority };
+    let config = Sv2Config { name: Some(name), authority, ..Sv2Config::new(host, port) };
     Ok(Box::new(Sv2Source::start(config).map_err(StartError::Sv2)?))
 }
 

@@ -42,12 +42,11 @@ impl Pool {
     }
 
     fn at(host: &str, port: u16, provider: &Provider) -> Self {
-        let config = Sv2Config {
-            name: None,
-            host: host.to_owned(),
-            port,
-            authority: Some(provider.identity.authority.public_key()),
-        };
+        let authority = Some(provider.identity.authority.public_key());
+        Self::with(Sv2Config { authority, ..Sv2Config::new(host, port) })
+    }
+
+    fn with(config: Sv2Config) -> Self {
         let source = Box::new(Sv2Source::start(config).unwrap());
         source.want(POOL, RESERVE);
         let updates = source.updates();
@@ -191,6 +190,45 @@ fn a_lost_provider_is_found_again_and_announces_all_anew() {
     assert!(matches!(sent, Message::SubmitSolution(sent) if sent.template_id == 1));
     line.tip(2, 41, solution.digest.0);
     assert!(matches!(answer.recv_timeout(PATIENCE).unwrap(), Submission::Accepted { height: 40, .. }));
+}
+
+#[test]
+fn a_flood_of_tips_reaches_miners_at_a_pace() {
+    let provider = Provider::start();
+    let pool = Pool::of(&provider);
+    let mut line = provider.accept();
+    line.set_up();
+    let begun = Instant::now();
+    // A hundred may come at once; the thirty more take 50 ms each.
+    for number in 1..=130 {
+        line.tip(number, 40, [number as u8; 32]);
+    }
+    while pool.tip().1.prev_hash != [130; 32] {}
+    line.tip(131, 41, [131; 32]);
+    while pool.tip().1.prev_hash != [131; 32] {}
+    assert!(begun.elapsed() >= Duration::from_millis(1_500), "{:?}", begun.elapsed());
+}
+
+/// The system answers for a process that was stopped: only what the process itself should say tells.
+#[test]
+fn a_provider_that_hangs_is_noticed_when_it_owes_an_answer() {
+    let provider = Provider::start();
+    let authority = Some(provider.identity.authority.public_key());
+    let answer_max = Duration::from_millis(300);
+    let config = Sv2Config { authority, answer_max, ..Sv2Config::new("127.0.0.1", provider.port()) };
+    let pool = Pool::with(config);
+    let mut line = provider.accept();
+    line.set_up();
+    line.template(1, true, 40, &[[4; 32]]);
+    line.prev_hash(1, [1; 32]);
+    line.expect_request(1);
+    let reason = pool.down();
+    assert!(reason.contains("no answer to RequestTransactionData"), "{reason}");
+    assert_eq!(line.ended(), 0, "the connection is given up");
+    let mut line = provider.accept();
+    line.set_up();
+    line.tip(1, 40, [1; 32]);
+    pool.tip();
 }
 
 #[test]
@@ -372,7 +410,7 @@ fn without_a_provider_the_source_says_so_and_goes_on_trying() {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-    let config = Sv2Config { name: None, host: "127.0.0.1".to_owned(), port, authority: None };
+    let config = Sv2Config::new("127.0.0.1", port);
     let source = Sv2Source::start(config).unwrap();
     assert_eq!(source.name(), format!("sv2 127.0.0.1:{port}"));
     source.want(POOL, RESERVE);

@@ -4,8 +4,9 @@
 //! ([`Client`]), and reports to the provider's state ([`Report`]) what came. It takes orders for the connection that they
 //! were meant for and ignores those for an earlier one. It ends when nobody can send it orders any more.
 //!
-//! Bounds: [`FRAMES_PER_S_MAX`] frames in a second; [`FRAME_TIMEOUT`] for a frame that was begun; between two tries a
-//! pause that doubles from [`PAUSE_MIN`] to [`PAUSE_MAX`] and begins anew once a connection has held for [`STABLE`].
+//! Bounds: [`FRAMES_PER_S_MAX`] frames in a second; [`TIPS_AT_ONCE_MAX`] tips at once and then one each [`TIP_INTERVAL`], or
+//! the provider is not read; [`FRAME_TIMEOUT`] for a frame that was begun; between two tries a pause that doubles from
+//! [`PAUSE_MIN`] to [`PAUSE_MAX`] and begins anew once a connection has held for [`STABLE`].
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -32,6 +33,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(10);
 /// A provider that sends more frames in a second is left: none has so much to say.
 const FRAMES_PER_S_MAX: u32 = 4_000;
+/// Tips that are read as fast as they come: a chain for tests makes many in a moment.
+const TIPS_AT_ONCE_MAX: u32 = 100;
+/// After these: each tip costs a job for every miner, and a hostile provider could send thousands in a second.
+const TIP_INTERVAL: Duration = Duration::from_millis(50);
 /// For the rest of a frame whose first bytes came: a whole block's transactions over a slow line take less.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -186,9 +191,11 @@ impl Connection {
         self.client.handle_connected(self.now(), &mut out);
         let mut pace = Pace { second: Instant::now(), frames: 0 };
         let mut frame_deadline: Option<Instant> = None;
+        let mut tips = TipPace::default();
         loop {
-            self.emit(id, &mut link, &mut out).await?;
+            self.emit(id, &mut link, &mut out, &mut tips).await?;
             let timeout = self.until_timeout();
+            let paused_until = tips.paused_until().filter(|until| *until > Instant::now());
             tokio::select! {
                 // A solution goes before what came.
                 biased;
@@ -197,7 +204,9 @@ impl Connection {
                     Some(_) => {}
                     None => return Err(End::Unwanted),
                 },
-                read = link.read() => {
+                // What waits in the meantime waits at the provider's end.
+                () = pass(paused_until, None), if paused_until.is_some() => {}
+                read = link.read(), if paused_until.is_none() => {
                     let len = read?;
                     if len == 0 {
                         return Err(Lost::Closed { is_set_up: self.client.is_ready() }.into());
@@ -252,7 +261,13 @@ impl Connection {
     }
 
     /// Sends the frames that wait and reports the events.
-    async fn emit(&mut self, id: LinkId, link: &mut Link, out: &mut ClientOutbox) -> Result<(), Lost> {
+    async fn emit(
+        &mut self,
+        id: LinkId,
+        link: &mut Link,
+        out: &mut ClientOutbox,
+        tips: &mut TipPace,
+    ) -> Result<(), Lost> {
         if out.frames().next().is_some() {
             link.send(out.frames().map(|(_, _, frame)| frame)).await?;
             out.clear_frames();
@@ -266,16 +281,20 @@ impl Connection {
                 ClientEvent::SetupRefused { flags, error_code } => {
                     return Err(Lost::SetupRefused { flags, error_code });
                 }
-                ClientEvent::Template(update) => What::Template(update),
+                ClientEvent::Template(update) => {
+                    if matches!(update, TemplateUpdate::SetNewPrevHash(_)) {
+                        tips.count(Instant::now());
+                    }
+                    What::Template(update)
+                }
                 ClientEvent::Transactions { template_id, transactions, .. } => {
                     What::Transactions { template_id, transactions }
                 }
                 ClientEvent::TransactionsRefused { template_id, error_code } => {
                     What::NoTransactions { template_id, reason: error_code }
                 }
-                ClientEvent::TransactionsTimedOut { template_id } => {
-                    What::NoTransactions { template_id, reason: "no answer in time".to_owned() }
-                }
+                // The kernel of a process that hangs goes on answering for it: this is how that shows.
+                ClientEvent::TransactionsTimedOut { .. } => return Err(Lost::Unanswered),
                 ClientEvent::Reconnect { host, port } => {
                     let Address { host: home, port: home_port } = &self.home;
                     self.moved_to = Some(Address {
@@ -343,6 +362,25 @@ impl Pause {
     }
 }
 
+/// Says when the next tip may be read: a bucket of [`TIPS_AT_ONCE_MAX`] that refills each [`TIP_INTERVAL`].
+#[derive(Debug, Default)]
+struct TipPace {
+    /// When the bucket is full again.
+    full_at: Option<Instant>,
+}
+
+impl TipPace {
+    /// A tip came.
+    fn count(&mut self, now: Instant) {
+        self.full_at = Some(self.full_at.map_or(now, |full_at| full_at.max(now)) + TIP_INTERVAL);
+    }
+
+    /// Until when nothing is read.
+    fn paused_until(&self) -> Option<Instant> {
+        self.full_at?.checked_sub(TIP_INTERVAL * TIPS_AT_ONCE_MAX)
+    }
+}
+
 /// Counts frames by the second.
 #[derive(Debug)]
 struct Pace {
@@ -363,6 +401,34 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tips_in_a_row_are_read_at_once_and_a_flood_at_a_pace() {
+        let mut tips = TipPace::default();
+        let mut now = Instant::now() + Duration::from_secs(3_600);
+        let is_paused = |tips: &TipPace, now| tips.paused_until().is_some_and(|until| until > now);
+        for _ in 0..TIPS_AT_ONCE_MAX {
+            assert!(!is_paused(&tips, now));
+            tips.count(now);
+        }
+        assert!(!is_paused(&tips, now));
+        // Whoever sends as fast as it is read has one tip read each interval.
+        let (begun, mut read) = (now, 0);
+        while now < begun + Duration::from_secs(10) {
+            if is_paused(&tips, now) {
+                now += Duration::from_millis(1);
+            } else {
+                tips.count(now);
+                read += 1;
+            }
+        }
+        assert!((200..=201).contains(&read), "{read}");
+        now += TIP_INTERVAL * TIPS_AT_ONCE_MAX;
+        (0..TIPS_AT_ONCE_MAX).for_each(|_| tips.count(now));
+        assert!(!is_paused(&tips, now), "the bucket is full again");
+        tips.count(now);
+        assert_eq!(tips.paused_until(), Some(now + TIP_INTERVAL));
+    }
 
     #[test]
     fn pauses_double_up_to_a_bound_and_differ() {

@@ -4,8 +4,8 @@
 //! within [`HANDSHAKE_TIMEOUT`], a write within [`WRITE_TIMEOUT`]. Payloads are at most [`SETUP_PAYLOAD_LEN_MAX`] bytes until
 //! the connection is set up, then what a frame can state: transactions of a whole block come in one.
 //!
-//! Silence says nothing in this protocol: a provider has nothing to say while fees and tip stay. Whether it still lives is
-//! for the system to ask ([`KEEPALIVE_IDLE`] and below).
+//! Silence says nothing in this protocol: a provider has nothing to say while fees and tip stay. Whether its machine still
+//! lives is for the system to ask ([`KEEPALIVE_IDLE`] and below), whether the provider does, the next request for transactions.
 
 use std::io;
 use std::net::SocketAddr;

@@ -34,6 +34,8 @@ pub(super) enum Lost {
     Deframe(DeframeError),
     /// A frame was begun and not finished in time.
     SlowFrame,
+    /// A template's transactions were asked for, and nothing came in time.
+    Unanswered,
     /// More frames in a second than are read.
     Flood,
     /// A template of another height than the tip's, which the provider did not announce.
@@ -91,6 +93,9 @@ impl fmt::Display for Lost {
             Self::Fault(fault) => write!(f, "{fault}; {BROKEN}"),
             Self::Deframe(error) => write!(f, "{error}; {BROKEN}"),
             Self::SlowFrame => f.write_str("a frame was begun and not finished in time: the line is too slow or cut"),
+            Self::Unanswered => f.write_str(
+                "no answer to RequestTransactionData: the template provider or its node hangs; their logs may say why",
+            ),
             Self::Flood => write!(f, "too many frames in a second; {BROKEN}"),
             Self::OtherHeight { template, tip } => write!(
                 f,

@@ -41,10 +41,10 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
 use self::connection::{Connection, Report, Target, pass};
-use self::provider::{FUTURES_MAX, Provider, Wanted};
+use self::provider::{Provider, Wanted};
 use self::transactions::Store;
 use super::feed::Feed;
-use super::{SourceUpdate, Submission, TemplateSource, TemplateTransactions};
+use super::{FUTURES_MAX, SourceUpdate, Submission, TemplateSource, TemplateTransactions};
 
 /// Requests that wait for the source's thread.
 pub const REQUESTS_MAX: usize = 1_024;
@@ -66,6 +66,15 @@ pub struct Sv2Config {
     pub port: u16,
     /// The key that must vouch for the server; without it whoever answers is believed.
     pub authority: Option<AuthorityPublicKey>,
+    /// How long the server may take to give a template's transactions before it counts as hung; 30 s by default.
+    pub answer_max: Duration,
+}
+
+impl Sv2Config {
+    /// The defaults for a server there, whoever it is.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { name: None, host: host.into(), port, authority: None, answer_max: Duration::from_secs(30) }
+    }
 }
 
 /// Why a source did not start. A provider that cannot be reached is no reason: it is reported and tried again.
@@ -120,7 +129,7 @@ impl Sv2Source {
     /// # Errors
     /// A host's name that no message can carry, or no thread.
     pub fn start(config: Sv2Config) -> Result<Self, StartError> {
-        let Sv2Config { name, host, port, authority } = config;
+        let Sv2Config { name, host, port, authority, answer_max } = config;
         let name = name.unwrap_or_else(|| match host.contains(':') {
             true => format!("sv2 [{host}]:{port}"),
             false => format!("sv2 {host}:{port}"),
@@ -133,7 +142,11 @@ impl Sv2Source {
             firmware: env!("CARGO_PKG_VERSION").as_bytes().to_vec(),
             device_id: Vec::new(),
             constraints: Constraints::default(),
-            limits: ClientLimits { future_templates_max: FUTURES_MAX, ..ClientLimits::default() },
+            limits: ClientLimits {
+                future_templates_max: FUTURES_MAX,
+                request_timeout: answer_max,
+                ..ClientLimits::default()
+            },
         };
         // Whether messages can carry it.
         Client::new(client.clone()).map_err(|error| StartError::Host(error.to_string()))?;
@@ -210,7 +223,7 @@ impl TemplateSource for Sv2Source {
     }
 
     /// The protocol carries no blocks. One that was made of a template of this provider, also of one that was announced again
-    /// since, goes out as its solution; others are [`Submission::Failed`], for another source to take.
+    /// since, goes out as its solution; others are [`Submission::NotTaken`], for another source.
     fn submit_block(&self, block: Arc<[u8]>) -> Receiver<Submission> {
         let (answer, receiver) = bounded(1);
         self.request(Request::SubmitBlock(block, answer));

@@ -34,7 +34,7 @@ use super::solutions::{Asked, Coinbase, NO_TEMPLATE, Solutions, height_of, solut
 use super::templates::{Known, Templates};
 use super::transactions::{self, Store};
 use crate::nodes::feed::Feed;
-use crate::nodes::{SourceUpdate, Submission, TemplateIds};
+use crate::nodes::{FUTURES_MAX, SourceUpdate, Submission, TemplateIds};
 
 /// Classes, each with a connection.
 pub(super) const CONNECTIONS_MAX: usize = 16;
@@ -42,8 +42,7 @@ pub(super) const CONNECTIONS_MAX: usize = 16;
 const TEMPLATE_INTERVAL: Duration = Duration::from_millis(200);
 /// Future templates that are announced before their tip; a later one is announced with it.
 const FUTURES_ANNOUNCED_MAX: usize = 8;
-/// Future templates that are remembered, here and by the state machine.
-pub(super) const FUTURES_MAX: usize = 16;
+const _: () = assert!(FUTURES_ANNOUNCED_MAX < FUTURES_MAX);
 /// For the first tip of a connection; then the provider is reported to give nothing.
 const TIP_PATIENCE: Duration = Duration::from_secs(20);
 /// Connections of a class that end in a row while others hold, until the class is refused.

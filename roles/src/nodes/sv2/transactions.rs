@@ -4,7 +4,7 @@
 //! already are shared. What it sends is judged by the template ([`check`]); what does not fit is not kept, since a block
 //! made of it would be invalid.
 //!
-//! Bound: [`LEN_MAX`] bytes of transactions; the oldest template makes room.
+//! Bound: [`LEN_MAX`] bytes, with what each transaction and each mention of one takes besides; the oldest template makes room.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -18,8 +18,12 @@ use bitcoin::hashes::Hash;
 
 use crate::nodes::TemplateTransactions;
 
-/// Bytes of transactions that are kept, each counted once.
+/// Bytes that are taken by what is kept, each transaction counted once.
 const LEN_MAX: usize = 64 * 1024 * 1024;
+/// What a transaction takes beside its bytes: two counts, its place in a table, and what the allocator rounds up.
+const TRANSACTION_OVERHEAD: usize = 64;
+/// What a template takes for each of its transactions, also where it has one many times.
+const MENTION_LEN: usize = size_of::<Arc<[u8]>>();
 /// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag (BIP141).
 const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
@@ -88,8 +92,18 @@ impl Kept {
     /// Forgets transactions that no template has.
     fn sweep(&mut self) {
         self.raws.retain(|raw| Arc::strong_count(raw) > 1);
-        self.len = self.raws.iter().map(|raw| raw.len()).sum();
+        let raws: usize = self.raws.iter().map(|raw| len_of(raw)).sum();
+        // Templates that share their transactions share the mentions, too.
+        let mut seen = HashSet::new();
+        let lists = self.templates.values().map(TemplateTransactions::shared);
+        let mentions: usize = lists.filter(|list| seen.insert(list.as_ptr())).map(|list| list.len()).sum();
+        self.len = raws + mentions * MENTION_LEN;
     }
+}
+
+/// What a transaction takes.
+fn len_of(raw: &[u8]) -> usize {
+    raw.len() + TRANSACTION_OVERHEAD
 }
 
 /// See the module. Shared between the source's thread, which writes, and whoever assembles a block.
@@ -106,13 +120,14 @@ impl Store {
     pub(super) fn insert(&self, template_id: u64, transactions: Vec<Vec<u8>>) {
         let mut kept = self.lock();
         let mut shared: Vec<Arc<[u8]>> = Vec::with_capacity(transactions.len());
+        kept.len += transactions.len() * MENTION_LEN;
         for raw in transactions {
             if let Some(known) = kept.raws.get(&raw[..]) {
                 shared.push(Arc::clone(known));
                 continue;
             }
             let raw: Arc<[u8]> = raw.into();
-            kept.len += raw.len();
+            kept.len += len_of(&raw);
             kept.raws.insert(Arc::clone(&raw));
             shared.push(raw);
         }
@@ -162,10 +177,13 @@ mod tests {
         let store = Store::default();
         store.insert(1, vec![raw(1, 100), raw(2, 100)]);
         store.insert(2, vec![raw(2, 100), raw(3, 100)]);
-        assert_eq!(store.lock().len, 300);
+        let taken = |transactions: usize, mentions: usize| {
+            transactions * (100 + TRANSACTION_OVERHEAD) + mentions * MENTION_LEN
+        };
+        assert_eq!(store.lock().len, taken(3, 4));
         assert!(store.share(2, 3) && !store.share(9, 4));
         store.retain(|template_id| template_id == 3);
-        assert_eq!(store.lock().len, 200);
+        assert_eq!(store.lock().len, taken(2, 2));
         let found = store.find(3).expect("kept");
         assert!(found.iter().eq([&raw(2, 100)[..], &raw(3, 100)]));
         assert!(store.find(1).is_none());
@@ -173,6 +191,18 @@ mod tests {
         store.retain(|_| false);
         let kept = store.lock();
         assert_eq!((kept.len, kept.raws.len()), (0, 0));
+    }
+
+    #[test]
+    fn mentions_of_one_transaction_take_room_too() {
+        let store = Store::default();
+        store.insert(0, vec![raw(0, 60 * 1024 * 1024)]);
+        for template_id in 1..=5 {
+            // As often as a message can list it, which takes a megabyte.
+            store.insert(template_id, vec![raw(1, 61); 65_535]);
+            assert_eq!(store.find(0).is_some(), template_id < 4, "{template_id}");
+        }
+        assert!((1..=5).all(|template_id| store.find(template_id).is_some()));
     }
 
     #[test]
