@@ -13,6 +13,7 @@ pub(super) const COINBASE_SEQUENCE: u32 = 0xffff_fffe;
 pub(super) const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
 /// Cost of a block's signature operations.
 pub(super) const BLOCK_SIGOPS_MAX: u64 = 80_000;
+const _: () = assert!(BLOCK_SIGOPS_MAX > u16::MAX as u64, "a block has room for whatever a reserve can ask for");
 /// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag.
 const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// The coinbase's witness: the commitment covers these 32 bytes.

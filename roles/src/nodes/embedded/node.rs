@@ -24,6 +24,7 @@ use super::admission::{self, TransactionRefusal, View};
 use super::coins::Coins;
 use super::kernel::{BlockVerdict, ChainEvent, Kernel, KernelFault, Tip};
 use super::mempool::{Checked, Mempool};
+use super::rules::Chain;
 use super::selection::{Room, Selection, select};
 use super::template;
 use crate::nodes::feed::Feed;
@@ -85,6 +86,24 @@ struct Class {
     /// Whether the mempool changed since the newest template.
     changed: bool,
     announced: Instant,
+}
+
+impl Class {
+    /// The template on a tip with the selected transactions, which is the class's newest from now on.
+    fn give(
+        &mut self,
+        chain: Chain,
+        tip: &Tip,
+        template_id: u64,
+        future: bool,
+        selection: &Selection<'_>,
+    ) -> (Arc<Template>, TemplateTransactions) {
+        let template = template::build(chain, tip.last.height + 1, template_id, future, selection);
+        self.fees_sat = selection.fees_sat;
+        self.announced = Instant::now();
+        let raws = selection.entries.iter().map(|entry| entry.raw.clone());
+        (Arc::new(template), TemplateTransactions::new(raws))
+    }
 }
 
 fn now_unix() -> u32 {
@@ -170,7 +189,7 @@ impl Node {
                 },
                 default(self.next_timeout()) => {}
             }
-            self.refresh_templates();
+            self.refresh_template();
             self.feed.flush();
         }
         for submit in solutions.try_iter() {
@@ -360,15 +379,28 @@ impl Node {
             true => select(&self.mempool, class.room),
             false => Selection::default(),
         };
-        let (template_id, height) = (self.ids.next_id(), self.tip.last.height + 1);
-        let template = Arc::new(template::build(self.config.chain, height, template_id, future, &selection));
-        class.fees_sat = selection.fees_sat;
         class.changed &= !full;
-        class.announced = Instant::now();
-        let raws = selection.entries.iter().map(|entry| entry.raw.clone());
-        self.store.insert(template_id, id, TemplateTransactions::new(raws));
+        let template_id = self.ids.next_id();
+        let (template, transactions) =
+            class.give(self.config.chain, &self.tip, template_id, future, &selection);
+        self.store.insert(template_id, id, transactions);
         self.report(id, TemplateUpdate::NewTemplate(template.clone()));
         Some(template)
+    }
+
+    /// Announces a template for the present tip with the best transactions, if their fees are worth it.
+    fn announce_better(&mut self, id: ClassId, fees_sat_min: u64) {
+        let Some(class) = self.classes.get_mut(&id) else { return };
+        class.changed = false;
+        let selection = select(&self.mempool, class.room);
+        if selection.fees_sat < fees_sat_min {
+            return;
+        }
+        let template_id = self.ids.next_id();
+        let (template, transactions) =
+            class.give(self.config.chain, &self.tip, template_id, false, &selection);
+        self.store.insert(template_id, id, transactions);
+        self.report(id, TemplateUpdate::NewTemplate(template));
     }
 
     /// Announces the empty template of the height after the next block, if the configuration asks for it.
@@ -386,26 +418,22 @@ impl Node {
         self.feed.report(SourceUpdate::Template { class, update, learned: self.learned });
     }
 
-    /// Announces better templates for the tip where enough fees came and the last one is old enough.
-    fn refresh_templates(&mut self) {
+    /// Announces a better template for the tip to one class whose last one is old enough, if enough fees came. One at a
+    /// time: a selection looks at the whole mempool, and solutions are looked at in between.
+    fn refresh_template(&mut self) {
         if self.fault.is_some() {
             return;
         }
         self.learned = Instant::now();
-        let (interval, fee_delta_sat) = (self.config.template_interval, self.config.fee_delta_sat);
-        let mut better = Vec::new();
-        for (id, class) in &mut self.classes {
-            if class.changed && class.announced.elapsed() >= interval {
-                class.changed = false;
-                let fees_sat = select(&self.mempool, class.room).fees_sat;
-                if fees_sat >= class.fees_sat.saturating_add(fee_delta_sat) {
-                    better.push(*id);
-                }
-            }
-        }
-        for id in better {
-            self.announce_template(id, true, false);
-        }
+        let interval = self.config.template_interval;
+        let due =
+            self.classes.iter().filter(|(_, class)| class.changed && class.announced.elapsed() >= interval);
+        let Some((id, fees_sat)) =
+            due.min_by_key(|(_, class)| class.announced).map(|(id, class)| (*id, class.fees_sat))
+        else {
+            return;
+        };
+        self.announce_better(id, fees_sat.saturating_add(self.config.fee_delta_sat));
     }
 
     /// Checks a transaction against chain and mempool as they are.
@@ -458,4 +486,37 @@ fn read_coins(kernel: &Kernel) -> Result<Coins, KernelFault> {
         }
     }
     Ok(coins)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::mempool::tests::{coin, insert, spend};
+    use super::*;
+
+    #[test]
+    fn classes_get_better_templates_one_at_a_time() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config =
+            EmbeddedConfig { template_interval: Duration::ZERO, ..EmbeddedConfig::new(Chain::Regtest) };
+        let (feed, updates) = Feed::new();
+        let node = Node::open(config, directory.path(), TemplateStore::default(), feed);
+        let mut node = node.unwrap_or_else(|KernelFault(reason)| panic!("{reason}"));
+        for class in 1..=3 {
+            node.want(ClassId(class), Reserve { reserved_weight: 4_000 * class, max_additional_sigops: 0 });
+        }
+        updates.try_iter().for_each(drop);
+        assert_eq!(insert(&mut node.mempool, &spend(&[coin(1)], 1, 50_000, 1_000)), Ok(()));
+        node.classes.values_mut().for_each(|class| class.changed = true);
+        let mut served = Vec::new();
+        for _ in 0..3 {
+            node.refresh_template();
+            let told: Vec<SourceUpdate> = updates.try_iter().collect();
+            let [SourceUpdate::Template { class, .. }] = told[..] else { panic!("{told:?}") };
+            served.push(class.0);
+            assert_eq!(node.next_timeout().is_zero(), served.len() < 3, "the next one is due at once");
+        }
+        assert_eq!(served, [1, 2, 3], "who has waited longest comes first");
+        node.refresh_template();
+        assert!(updates.try_iter().next().is_none());
+    }
 }

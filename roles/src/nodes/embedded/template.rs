@@ -15,11 +15,12 @@ use crate::nodes::coinbase::{
 
 /// Header version of every template: BIP9 with no deployment signalled.
 const VERSION: u32 = 0x2000_0000;
+
 /// What the transactions may take; `None` if there is nothing left for them.
 pub(super) fn room(reserve: Reserve) -> Option<Room> {
     Some(Room {
         weight: BLOCK_WEIGHT_MAX.checked_sub(reserve.reserved_weight).filter(|weight| *weight > 0)?,
-        sigops: BLOCK_SIGOPS_MAX.checked_sub(u64::from(reserve.max_additional_sigops))?,
+        sigops: BLOCK_SIGOPS_MAX - u64::from(reserve.max_additional_sigops),
     })
 }
 
