@@ -3,7 +3,7 @@
 use adit_hasher::{Digest, merkle_root};
 use bitcoin::consensus::serialize;
 use bitcoin::script::{Instruction, read_scriptint_non_minimal};
-use bitcoin::{Amount, ScriptBuf, Transaction, TxOut};
+use bitcoin::{Amount, Script, ScriptBuf, Transaction, TxOut};
 
 /// Transaction version of the coinbase.
 pub(super) const COINBASE_TX_VERSION: u32 = 2;
@@ -13,9 +13,12 @@ pub(super) const COINBASE_SEQUENCE: u32 = 0xffff_fffe;
 pub(super) const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
 /// Cost of a block's signature operations.
 pub(super) const BLOCK_SIGOPS_MAX: u64 = 80_000;
-const _: () = assert!(BLOCK_SIGOPS_MAX > u16::MAX as u64, "a block has room for whatever a reserve can ask for");
-/// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag.
-const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+const _: () =
+    assert!(BLOCK_SIGOPS_MAX > u16::MAX as u64, "a block has room for whatever a reserve can ask for");
+/// Satoshis that there will ever be.
+pub(super) const MONEY_MAX_SAT: u64 = 21_000_000 * 100_000_000;
+/// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag (BIP141).
+pub(super) const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// The coinbase's witness: the commitment covers these 32 bytes.
 const WITNESS_RESERVED: [u8; 32] = [0; 32];
 
@@ -57,18 +60,27 @@ pub(super) fn height_push(height: u32) -> Vec<u8> {
     }
 }
 
-/// The height that a coinbase's scriptSig begins with (BIP34).
-pub(super) fn pushed_height(coinbase: &Transaction) -> Option<u32> {
-    match coinbase.input.first()?.script_sig.instructions().next()?.ok()? {
-        Instruction::PushBytes(bytes) => {
-            let height = read_scriptint_non_minimal(bytes.as_bytes()).ok()?;
-            u32::try_from(height).ok()
-        }
+/// The height that a coinbase's scriptSig begins with (BIP34); none for the genesis' own, which nobody mines. What follows
+/// need not be there: a template has the beginning only.
+pub(super) fn pushed_height(script_sig: &[u8]) -> Option<u32> {
+    let height = match Script::from_bytes(script_sig).instructions().next()?.ok()? {
+        Instruction::PushBytes(bytes) => read_scriptint_non_minimal(bytes.as_bytes()).ok()?,
         Instruction::Op(code) => match code.to_u8() {
-            number @ 0x51..=0x60 => Some(u32::from(number) - 0x50),
-            _ => None,
+            number @ 0x51..=0x60 => i64::from(number) - 0x50,
+            _ => return None,
         },
-    }
+    };
+    u32::try_from(height).ok().filter(|height| *height > 0)
+}
+
+/// The height that a coinbase begins with.
+pub(super) fn height_of(coinbase: &Transaction) -> Option<u32> {
+    pushed_height(coinbase.input.first()?.script_sig.as_bytes())
+}
+
+/// What a coinbase's outputs are worth together.
+pub(super) fn paid_sat(coinbase: &Transaction) -> u64 {
+    coinbase.output.iter().fold(0, |sum, output| sum.saturating_add(output.value.to_sat()))
 }
 
 #[cfg(test)]
@@ -86,18 +98,22 @@ mod tests {
 
     #[test]
     fn a_pushed_height_is_read_again() {
-        let coinbase = |script: Vec<u8>| Transaction {
-            version: bitcoin::transaction::Version::TWO,
-            lock_time: bitcoin::absolute::LockTime::ZERO,
-            input: vec![bitcoin::TxIn { script_sig: ScriptBuf::from_bytes(script), ..Default::default() }],
-            output: Vec::new(),
-        };
         for height in [1, 16, 17, 127, 128, 255, 256, 32_768, 900_000, 8_388_608] {
+            assert_eq!(pushed_height(&height_push(height)), Some(height));
             let script = [height_push(height), vec![8; 9]].concat();
-            assert_eq!(pushed_height(&coinbase(script)), Some(height));
+            assert_eq!(pushed_height(&script), Some(height));
+            let input =
+                vec![bitcoin::TxIn { script_sig: ScriptBuf::from_bytes(script), ..Default::default() }];
+            let (version, lock_time) =
+                (bitcoin::transaction::Version::TWO, bitcoin::absolute::LockTime::ZERO);
+            let coinbase = Transaction { version, lock_time, input, output: Vec::new() };
+            assert_eq!(height_of(&coinbase), Some(height));
         }
-        for nothing in [vec![], vec![0x76], vec![5, 1, 1], vec![1, 0x81]] {
-            assert_eq!(pushed_height(&coinbase(nothing.clone())), None, "{nothing:?}");
+        let too_long = vec![5, 1, 1, 1, 1, 1];
+        for nothing in
+            [vec![], vec![0], vec![0x76], vec![2, 1], vec![5, 1, 1], too_long, vec![1, 0x80], vec![1, 0x81]]
+        {
+            assert_eq!(pushed_height(&nothing), None, "{nothing:?}");
         }
     }
 }

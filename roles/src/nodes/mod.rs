@@ -17,6 +17,7 @@ pub mod embedded;
 pub mod failover;
 mod feed;
 mod ids;
+mod pause;
 mod reach;
 mod start;
 mod store;

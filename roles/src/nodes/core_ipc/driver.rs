@@ -7,8 +7,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -29,7 +27,9 @@ use super::fault::Fault;
 use super::session::{Ended, Session};
 use super::submission::Submit;
 use super::transactions::SharedTransactions;
+use crate::nodes::coinbase::BLOCK_WEIGHT_MAX;
 use crate::nodes::feed::Feed;
+use crate::nodes::pause::Pause;
 use crate::nodes::store::TemplateStore;
 use crate::nodes::{CLASSES_MAX, SourceUpdate, Submission, TemplateIds};
 
@@ -41,8 +41,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const CATCH_UP_POLL: Duration = Duration::from_secs(1);
 /// How soon a reader who was behind is offered reports again.
 pub(super) const FEED_RETRY: Duration = Duration::from_millis(10);
-/// Weight units of the heaviest block.
-const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
 /// Weight units that Bitcoin Core reserves at least.
 const RESERVED_WEIGHT_MIN: u64 = 2_000;
 
@@ -110,23 +108,22 @@ impl Driver {
 
     /// Runs until it is stopped.
     async fn serve(mut self) {
-        let mut pause = PAUSE_MIN;
+        let mut pause = Pause::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             let begun = Instant::now();
             match self.connect_and_serve().await {
                 Ended::Stopped => return,
                 Ended::Lost(fault) => {
                     if self.down.is_none() && begun.elapsed() > PAUSE_MAX {
-                        pause = PAUSE_MIN;
+                        pause.reset();
                     }
                     let socket = self.config.socket.display().to_string();
                     self.report_down(format!("{socket}: {fault}"));
                 }
             }
-            if self.meanwhile(sleep(with_jitter(pause))).await.is_err() {
+            if self.meanwhile(sleep(pause.next_pause())).await.is_err() {
                 return;
             }
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 
@@ -248,11 +245,4 @@ impl Driver {
             self.down = Some(reason);
         }
     }
-}
-
-/// Between half a pause and the whole: clients of one node do not come back all at once.
-fn with_jitter(pause: Duration) -> Duration {
-    // The standard library seeds each of these anew.
-    let random = RandomState::new().build_hasher().finish();
-    pause / 2 + (pause / 2).mul_f64(random as f64 / u64::MAX as f64)
 }

@@ -27,6 +27,7 @@ use super::fault::Fault;
 use super::held::{Held, HeldTemplates};
 use super::session::Event;
 use super::template::HeaderFields;
+use crate::nodes::coinbase::{height_of, paid_sat};
 use crate::nodes::store::TemplateStore;
 use crate::nodes::{Submission, assemble_block};
 
@@ -97,6 +98,7 @@ impl Drop for Submit {
 #[derive(Clone, Copy, Debug)]
 struct Facts {
     hash: Digest,
+    /// 0 where the coinbase has none.
     height: u32,
     reward_sat: u64,
 }
@@ -305,10 +307,7 @@ fn is_of_block(reason: &str) -> bool {
 
 impl Facts {
     fn of(hash: Digest, coinbase: &Transaction) -> Self {
-        let reward_sat =
-            coinbase.output.iter().fold(0, |sum: u64, output| sum.saturating_add(output.value.to_sat()));
-        let script = coinbase.input.first().map_or(&[][..], |input| input.script_sig.as_bytes());
-        Self { hash, height: pushed_height(script), reward_sat }
+        Self { hash, height: height_of(coinbase).unwrap_or_default(), reward_sat: paid_sat(coinbase) }
     }
 }
 
@@ -316,34 +315,9 @@ fn rejected(reason: String) -> Submission {
     Submission::Rejected { reason }
 }
 
-/// The height that a coinbase's scriptSig opens with (BIP34); 0 where there is none.
-fn pushed_height(script_sig: &[u8]) -> u32 {
-    const OP_1: u8 = 0x51;
-    const OP_16: u8 = 0x60;
-    match script_sig {
-        [small @ OP_1..=OP_16, ..] => u32::from(small - OP_1) + 1,
-        [len @ 1..=4, rest @ ..] => {
-            let bytes = rest.get(..usize::from(*len)).unwrap_or_default();
-            bytes.iter().rev().fold(0, |height, byte| height << 8 | u32::from(*byte))
-        }
-        _ => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bitcoin::script::Builder;
-
-    #[test]
-    fn heights_are_read_as_they_are_pushed() {
-        for height in [1, 2, 16, 17, 127, 128, 255, 256, 32_768, 65_535, 840_000, 16_777_216] {
-            let script = Builder::new().push_int(height).push_slice([7; 8]).into_script();
-            assert_eq!(i64::from(pushed_height(script.as_bytes())), height);
-        }
-        assert_eq!(pushed_height(&[]), 0);
-        assert_eq!(pushed_height(&[4, 1, 1]), 0);
-    }
 
     #[test]
     fn only_a_reason_that_speaks_of_the_block_is_final() {

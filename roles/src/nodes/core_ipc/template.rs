@@ -7,13 +7,12 @@ use bitcoin_capnp_types::capnp::data_list;
 use bitcoin_capnp_types::mining_capnp::{block_template, coinbase_tx};
 
 use super::fault::Fault;
+use crate::nodes::coinbase::MONEY_MAX_SAT;
 
 /// Bytes of the coinbase's beginning that the protocol carries.
 const COINBASE_PREFIX_LEN_MAX: usize = 8;
 /// Bytes of outputs that the protocol carries.
 const OUTPUTS_LEN_MAX: usize = 65_535;
-/// All satoshis that will ever be.
-const MONEY_MAX: u64 = 2_100_000_000_000_000;
 /// What a coinbase's witness is taken to hold: a template whose commitment covers anything else cannot be mined by the
 /// protocol's means.
 const WITNESS_RESERVED: [u8; 32] = [0; 32];
@@ -78,7 +77,7 @@ impl CoinbaseFields {
         }
         let value_remaining_sat = u64::try_from(from.get_block_reward_remaining())
             .ok()
-            .filter(|value| *value <= MONEY_MAX)
+            .filter(|value| *value <= MONEY_MAX_SAT)
             .ok_or(malformed("a reward that cannot be"))?;
         let required = from.get_required_outputs().map_err(unreadable)?;
         let mut outputs = Vec::new();
@@ -210,7 +209,7 @@ mod tests {
         assert!(read(&[0; 9], &[], 0, &[]).is_err());
         assert!(read(&[], &[1; 32], 0, &[]).is_err(), "a commitment that the engine would not meet");
         assert!(read(&[], &[], -1, &[]).is_err());
-        assert!(read(&[], &[], MONEY_MAX as i64 + 1, &[]).is_err());
+        assert!(read(&[], &[], MONEY_MAX_SAT as i64 + 1, &[]).is_err());
         assert!(read(&[], &[], 0, &[&[0; 40_000], &[0; 40_000]]).is_err());
     }
 }

@@ -11,12 +11,10 @@ use serde::Deserialize;
 use super::client::Body;
 use super::fault::RpcFault;
 use super::template::{NodeTemplate, NodeTransaction};
-use crate::nodes::coinbase::{BLOCK_WEIGHT_MAX, commitment_script};
+use crate::nodes::coinbase::{BLOCK_WEIGHT_MAX, MONEY_MAX_SAT, commitment_script};
 
 /// Transactions of a template: none weighs less than 60 bytes without witness.
 const TRANSACTIONS_MAX: usize = BLOCK_WEIGHT_MAX as usize / 240;
-/// Satoshis that there will ever be.
-const MONEY_MAX_SAT: u64 = 21_000_000 * 100_000_000;
 /// The challenge of a signet whose blocks anyone may make: OP_TRUE.
 const OPEN_CHALLENGE: &str = "51";
 

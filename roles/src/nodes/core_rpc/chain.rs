@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 use super::answers::{HeaderAnswer, hash};
 use super::client::{BLOCK, BLOCK_HEADER, Endpoint, Lane};
 use super::fault::RpcFault;
-use super::submit::{coinbase, paid_sat};
+use super::submit::coinbase;
 use crate::nodes::SourceUpdate;
+use crate::nodes::coinbase::paid_sat;
 
 /// Blocks of the best chain that are remembered, and the most that are walked at a time.
 const KNOWN_MAX: usize = 288;

@@ -19,7 +19,7 @@ use super::Shared;
 use super::answers::HeaderAnswer;
 use super::client::{BEST_BLOCK_HASH, BLOCK_HEADER, Endpoint, Lane, NO_PARAMS, SUBMIT_BLOCK, shown};
 use super::fault::{RpcFault, code};
-use crate::nodes::coinbase::pushed_height;
+use crate::nodes::coinbase::{height_of, paid_sat};
 use crate::nodes::{Submission, assemble_block};
 
 /// A solution or a block, and who waits for the answer.
@@ -129,7 +129,7 @@ async fn place(lane: &mut Lane, raw: &[u8], hash: Digest) -> Result<Submission, 
 fn accepted(raw: &[u8], hash: Digest) -> Submission {
     // The node took the block, so it has a coinbase with its height.
     let coinbase = coinbase(raw).ok();
-    let height = coinbase.as_ref().and_then(pushed_height).unwrap_or(0);
+    let height = coinbase.as_ref().and_then(height_of).unwrap_or(0);
     Submission::Accepted { height, hash, reward_sat: coinbase.as_ref().map_or(0, paid_sat) }
 }
 
@@ -139,9 +139,4 @@ pub(super) fn coinbase(raw: &[u8]) -> Result<Transaction, encode::Error> {
     Header::consensus_decode(&mut rest)?;
     VarInt::consensus_decode(&mut rest)?;
     Transaction::consensus_decode(&mut rest)
-}
-
-/// What a coinbase's outputs are worth together.
-pub(super) fn paid_sat(coinbase: &Transaction) -> u64 {
-    coinbase.output.iter().fold(0, |sum, output| sum.saturating_add(output.value.to_sat()))
 }

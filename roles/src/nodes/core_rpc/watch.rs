@@ -29,6 +29,7 @@ use super::fault::RpcFault;
 use super::template::{NodeTemplate, Parts, SharedTransactions, Tip};
 use super::{CoreRpcConfig, Shared};
 use crate::nodes::feed::Feed;
+use crate::nodes::pause::Pause;
 use crate::nodes::{SourceUpdate, TemplateIds};
 
 /// Findings that wait to be looked at; then the tasks wait.
@@ -121,13 +122,13 @@ impl Watch {
         let (reporter, mut reports) = mpsc::channel(REPORTS_MAX);
         let mut following = JoinSet::new();
         following.spawn(Follower::new(Arc::clone(&self.endpoint), reporter).run(self.tips.subscribe()));
-        let mut wait = RETRY_MIN;
+        let mut pause = Pause::new(RETRY_MIN, RETRY_MAX);
         loop {
             let begun = Instant::now();
             let Err(fault) = self.session(&mut reports).await;
             // A node that comes and goes shall not give every miner new work each time.
             if begun.elapsed() > RETRY_MAX {
-                wait = RETRY_MIN;
+                pause.reset();
             }
             let reason = fault.to_string();
             if self.reason.as_ref() != Some(&reason) {
@@ -137,8 +138,7 @@ impl Watch {
             self.current = None;
             self.served.clear();
             self.template_due = None;
-            self.idle(jittered(wait), &mut reports).await;
-            wait = (2 * wait).min(RETRY_MAX);
+            self.idle(pause.next_pause(), &mut reports).await;
         }
     }
 
@@ -470,11 +470,4 @@ async fn poll_tip(
 fn now_unix() -> u32 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
-}
-
-/// Between three quarters of a wait and all of it, so that many do not come back at the same moment.
-fn jittered(wait: Duration) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    // The clock's lowest digits are as good as any die here.
-    wait - wait * (now.subsec_nanos() / 256 % 256) / 1_024
 }

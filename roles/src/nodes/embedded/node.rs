@@ -27,6 +27,7 @@ use super::mempool::{Checked, Mempool};
 use super::rules::Chain;
 use super::selection::{Room, Selection, select};
 use super::template;
+use crate::nodes::coinbase::paid_sat;
 use crate::nodes::feed::Feed;
 use crate::nodes::store::TemplateStore;
 use crate::nodes::{
@@ -465,8 +466,7 @@ impl Node {
 
 /// What a block's coinbase pays out.
 pub(super) fn reward_sat(block: &Block) -> u64 {
-    let outputs = block.txdata.first().map_or(&[][..], |coinbase| &coinbase.output);
-    outputs.iter().fold(0, |sum, output| sum.saturating_add(output.value.to_sat()))
+    block.txdata.first().map_or(0, paid_sat)
 }
 
 /// Reads every block of the best chain and keeps what is unspent.

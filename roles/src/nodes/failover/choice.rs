@@ -19,6 +19,7 @@ use adit_proto::distribution::Reserve;
 use adit_proto::template::{PrevHash, Template};
 
 use crate::nodes::FUTURES_MAX;
+use crate::nodes::coinbase::pushed_height;
 
 /// How long sources that lag may take to catch up with what the serving source showed before it went away.
 pub(super) const LAG_PATIENCE: Duration = Duration::from_secs(10);
@@ -105,7 +106,7 @@ impl Choice {
 
     /// A source gives a template.
     pub(super) fn handle_template(&mut self, source: usize, template: Arc<Template>, now: Instant) {
-        let Some(height) = block_height(&template.coinbase_prefix) else {
+        let Some(height) = pushed_height(&template.coinbase_prefix) else {
             tracing::error!(
                 template_id = template.template_id,
                 "a template without a height is of no use (BIP34)"
@@ -151,7 +152,7 @@ impl Choice {
             tracing::debug!(template_id = tip.template_id, "a tip names a template that is not known");
             return;
         };
-        let Some(height) = block_height(&template.coinbase_prefix) else { return };
+        let Some(height) = pushed_height(&template.coinbase_prefix) else { return };
         candidate.futures.retain(|it| it.template_id > tip.template_id);
         candidate.refusal = None;
         let prev_hash = tip.prev_hash;
@@ -297,18 +298,4 @@ impl Choice {
         self.ahead.clear();
         self.effects.push(Effect::Tip { source, tip });
     }
-}
-
-/// The height that opens a coinbase's scriptSig (BIP34): a number from 1 to 16 as one opcode, others as a push.
-fn block_height(coinbase_prefix: &[u8]) -> Option<u32> {
-    const OP_1: u8 = 0x51;
-    const OP_16: u8 = 0x60;
-    const PUSH_LEN_MAX: usize = 4;
-    let (&first, rest) = coinbase_prefix.split_first()?;
-    if (OP_1..=OP_16).contains(&first) {
-        return Some(u32::from(first - OP_1) + 1);
-    }
-    let len = usize::from(first);
-    let digits = rest.get(..len).filter(|_| (1..=PUSH_LEN_MAX).contains(&len))?;
-    Some(digits.iter().rev().fold(0, |height, digit| height << 8 | u32::from(*digit)))
 }

@@ -17,13 +17,13 @@ use adit_proto::distribution::client::{Client, ClientConfig, ClientEvent, Client
 use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_proto::template::TemplateUpdate;
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until};
 
 use super::dial::{Address, Link, dial};
 use super::lost::Lost;
 use super::provider::Wanted;
+use crate::nodes::pause::Pause;
 
 /// Pause after the first loss.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -153,16 +153,16 @@ impl Connection {
 
     /// Runs until nobody can give orders any more.
     pub(super) async fn run(mut self) {
-        let mut pause = Pause::default();
+        let mut pause = Pause::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             let begun = Instant::now();
             let End::Lost(lost) = self.connect_and_serve().await else { return };
             if begun.elapsed() >= STABLE {
-                pause = Pause::default();
+                pause.reset();
             }
             self.report(What::Lost(lost)).await;
             tokio::select! {
-                () = sleep(pause.next()) => {}
+                () = sleep(pause.next_pause()) => {}
                 () = unwanted(&mut self.commands) => return,
             }
         }
@@ -339,29 +339,6 @@ async fn unwanted(commands: &mut mpsc::Receiver<Command>) {
     while commands.recv().await.is_some() {}
 }
 
-/// The pause before the next try.
-#[derive(Debug)]
-struct Pause(Duration);
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self(PAUSE_MIN)
-    }
-}
-
-impl Pause {
-    /// Three to four quarters of it, so that clients that lost a provider together do not come back together; the next one
-    /// is twice as long.
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(PAUSE_MAX);
-        let mut random = [0];
-        // Without randomness the pause is the longest.
-        let _ = SystemRandom::new().fill(&mut random);
-        pause - pause.mul_f64(f64::from(random[0]) / 1024.0)
-    }
-}
-
 /// Says when the next tip may be read: a bucket of [`TIPS_AT_ONCE_MAX`] that refills each [`TIP_INTERVAL`].
 #[derive(Debug, Default)]
 struct TipPace {
@@ -428,19 +405,5 @@ mod tests {
         assert!(!is_paused(&tips, now), "the bucket is full again");
         tips.count(now);
         assert_eq!(tips.paused_until(), Some(now + TIP_INTERVAL));
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_bound_and_differ() {
-        let mut pause = Pause::default();
-        let mut longest = PAUSE_MIN;
-        for _ in 0..20 {
-            let next = pause.next();
-            assert!(next <= longest && next >= longest * 3 / 4, "{next:?} of {longest:?}");
-            longest = (longest * 2).min(PAUSE_MAX);
-        }
-        assert_eq!(pause.0, PAUSE_MAX);
-        let pauses: Vec<Duration> = (0..32).map(|_| pause.next()).collect();
-        assert!(pauses.iter().any(|other| *other != pauses[0]));
     }
 }

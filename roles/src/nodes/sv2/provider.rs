@@ -30,9 +30,10 @@ use tracing::{debug, info, warn};
 
 use super::connection::{Command, LinkId, Order, Report, What};
 use super::lost::Lost;
-use super::solutions::{Asked, Coinbase, NO_TEMPLATE, Solutions, height_of, solution_of};
+use super::solutions::{Asked, Coinbase, NO_TEMPLATE, Solutions, solution_of};
 use super::templates::{Known, Templates};
 use super::transactions::{self, Store};
+use crate::nodes::coinbase::{BLOCK_WEIGHT_MAX, pushed_height};
 use crate::nodes::feed::Feed;
 use crate::nodes::{FUTURES_MAX, SourceUpdate, Submission, TemplateIds};
 
@@ -55,8 +56,6 @@ const ORDERS_MAX: usize = 2_048;
 const RESERVED_WEIGHT_MIN: u64 = 2_000;
 const FIXED_WEIGHT: u64 = 1_168;
 const WEIGHT_PER_BYTE: u64 = 4;
-/// Weight of the heaviest block.
-const BLOCK_WEIGHT_MAX: u64 = 4_000_000;
 /// The longest coinbase that SubmitSolution carries.
 const COINBASE_LEN_MAX: usize = 65_535;
 
@@ -370,7 +369,7 @@ impl Provider {
         }
         // The state machine lets no such template pass before the first tip.
         let Some(tip) = class.tip else { return };
-        let heights = height_of(&template.coinbase_prefix).zip(tip.template_height);
+        let heights = pushed_height(&template.coinbase_prefix).zip(tip.template_height);
         if let Some((template, tip)) = heights.filter(|(template, tip)| template != tip) {
             class.order(link, Order::Close(Lost::OtherHeight { template, tip }));
             return;
@@ -427,7 +426,7 @@ impl Provider {
         class.losses = 0;
         // The tip's own template may be followed at once by one that pays more.
         class.next_announcement = None;
-        let template_height = height_of(&template.coinbase_prefix);
+        let template_height = pushed_height(&template.coinbase_prefix);
         let went_back = class.tip.is_some_and(|before| before.template_height > template_height);
         let is_first = class.tip.replace(Tip { template_height, prev_hash: prev_hash.prev_hash }).is_none();
         if class.last_prev_hash.replace(prev_hash.prev_hash) != Some(prev_hash.prev_hash) {

@@ -24,6 +24,7 @@ use bitcoin::{Transaction, VarInt};
 use crossbeam::channel::Sender;
 
 use super::connection::LinkId;
+use crate::nodes::coinbase::{height_of, paid_sat};
 use crate::nodes::{BlockError, Submission};
 
 /// Solutions that are remembered, also after their verdict; the oldest makes room.
@@ -67,11 +68,10 @@ impl Coinbase {
     fn read(coinbase_tx: &[u8]) -> Result<Self, BlockError> {
         let coinbase: Transaction =
             deserialize(coinbase_tx).map_err(|error| BlockError::Coinbase(error.to_string()))?;
-        let values = coinbase.output.iter().map(|output| output.value.to_sat());
         Ok(Self {
             txid: coinbase.compute_txid().to_byte_array(),
-            height: coinbase.input.first().and_then(|input| height_of(input.script_sig.as_bytes())),
-            reward_sat: values.fold(0, u64::saturating_add),
+            height: height_of(&coinbase),
+            reward_sat: paid_sat(&coinbase),
         })
     }
 }
@@ -97,22 +97,6 @@ pub(super) fn solution_of(block: &[u8]) -> Result<Solution, BlockError> {
         user_identity: Vec::new(),
         worker_identity: Vec::new(),
     })
-}
-
-/// The height that a coinbase's scriptSig begins with (BIP34): a small number's opcode, or a push of up to four bytes.
-pub(super) fn height_of(script: &[u8]) -> Option<u32> {
-    let (opcode, rest) = script.split_first()?;
-    match *opcode {
-        0 => Some(0),
-        small @ 0x51..=0x60 => Some(u32::from(small - 0x50)),
-        len @ 1..=4 => {
-            let number = rest.get(..usize::from(len))?;
-            let is_negative = number.last().is_some_and(|byte| byte & 0x80 != 0);
-            let value = number.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte));
-            (!is_negative).then_some(value)
-        }
-        _ => None,
-    }
 }
 
 impl Record {

@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use super::connection::{Command, LinkId, Order, Report, What};
 use super::lost::Lost;
 use super::provider::{CONNECTIONS_MAX, Provider, Wanted, constraints_of};
-use super::solutions::height_of;
 use super::transactions::Store;
 use crate::nodes::feed::Feed;
 use crate::nodes::{SourceUpdate, Submission, TemplateTransactions, assemble_block};
@@ -206,23 +205,6 @@ fn constraints_cover_the_reserve() {
     }
     assert_eq!(constraints_of(reserve(4_000_000)), None);
     assert_eq!(constraints_of(reserve(u64::MAX)), None);
-}
-
-#[test]
-fn heights_are_read_as_scripts_push_them() {
-    for (script, height) in [
-        (&[0x51][..], Some(1)),
-        (&[0x60], Some(16)),
-        (&[1, 17, 9, 9], Some(17)),
-        (&[2, 0x80, 0x00], Some(128)),
-        (&[3, 0x40, 0x42, 0x0f], Some(1_000_000)),
-        (&[1, 0x80], None),
-        (&[2, 1], None),
-        (&[5, 1, 1, 1, 1, 1], None),
-        (&[], None),
-    ] {
-        assert_eq!(height_of(script), height, "{script:?}");
-    }
 }
 
 #[test]

@@ -10,13 +10,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use adit_hasher::{Digest, merkle_path, merkle_root};
+use adit_hasher::merkle_path;
 use adit_proto::template::Template;
 use bitcoin::Transaction;
 use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 
 use crate::nodes::TemplateTransactions;
+use crate::nodes::coinbase::{COMMITMENT_START, commitment_script};
 
 /// Bytes that are taken by what is kept, each transaction counted once.
 const LEN_MAX: usize = 64 * 1024 * 1024;
@@ -24,8 +25,6 @@ const LEN_MAX: usize = 64 * 1024 * 1024;
 const TRANSACTION_OVERHEAD: usize = 64;
 /// What a template takes for each of its transactions, also where it has one many times.
 const MENTION_LEN: usize = size_of::<Arc<[u8]>>();
-/// What every witness commitment begins with: OP_RETURN, a push of 36 bytes, the tag (BIP141).
-const COMMITMENT_START: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 const _: () = assert!(LEN_MAX > adit_codec::frame::PAYLOAD_LEN_MAX as usize);
 
@@ -54,8 +53,8 @@ impl fmt::Display for Mismatch {
 
 /// Whether these transactions, coinbase left out, are the template's.
 pub(super) fn check(template: &Template, transactions: &[Vec<u8>]) -> Result<(), Mismatch> {
-    // The coinbase's place: its txid is not part of the path, its wtxid counts as zero.
-    let (mut txids, mut wtxids) = (vec![[0; 32]], vec![[0; 32]]);
+    // The coinbase's place: its txid is not part of the path.
+    let (mut txids, mut wtxids) = (vec![[0; 32]], Vec::with_capacity(transactions.len()));
     let mut has_witness = false;
     for (index, raw) in transactions.iter().enumerate() {
         let transaction: Transaction = deserialize(raw).map_err(|_| Mismatch::Malformed { index })?;
@@ -67,11 +66,9 @@ pub(super) fn check(template: &Template, transactions: &[Vec<u8>]) -> Result<(),
     if merkle_path(&txids) != template.merkle_path {
         return Err(Mismatch::MerklePath);
     }
-    let mut committed = [0; 64];
-    committed[..32].copy_from_slice(&merkle_root(&wtxids));
-    let commitment = [&COMMITMENT_START[..], &Digest::of(&committed).0].concat();
+    let commitment = commitment_script(wtxids.into_iter());
     let outputs = &template.coinbase_tx_outputs;
-    let is_committed = outputs.windows(commitment.len()).any(|window| window == commitment);
+    let is_committed = outputs.windows(commitment.len()).any(|window| window == commitment.as_bytes());
     let commits = outputs.windows(COMMITMENT_START.len()).any(|window| window == COMMITMENT_START);
     match is_committed || !(commits || has_witness) {
         true => Ok(()),
