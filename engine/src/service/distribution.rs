@@ -19,7 +19,7 @@ use adit_proto::distribution::server::{
 };
 use adit_proto::template::TemplateUpdate;
 
-use super::{Report, Service, ServiceConfig};
+use super::{IsOvertaken, Report, Service, ServiceConfig, overtaken};
 use crate::counters::ShardCounters;
 use crate::end::EndReason;
 use crate::error::StartError;
@@ -137,6 +137,7 @@ impl Service for Distribution {
     type Answer = Result<(), CommandError>;
     type Output = DistributionOutput;
     const TIP_MSG_TYPE: u8 = MessageKind::TemplateSetNewPrevHash.row().msg_type;
+    const IS_OVERTAKEN: Option<IsOvertaken> = Some(overtaken::is_overtaken);
 
     fn handle_connect(&mut self, now: Instant) -> Result<ConnectionId, EndReason> {
         self.server.handle_connect(now).ok_or(EndReason::ClientsMax(self.clients_max))

@@ -12,7 +12,7 @@ use adit_proto::mining::server::{
 };
 use adit_proto::template::TemplateUpdate;
 
-use super::{Report, Service, ServiceConfig};
+use super::{IsOvertaken, Report, Service, ServiceConfig};
 use crate::counters::ShardCounters;
 use crate::end::EndReason;
 use crate::error::StartError;
@@ -97,6 +97,9 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
     type Answer = Result<Done, CommandError>;
     type Output = Box<Solution>;
     const TIP_MSG_TYPE: u8 = MessageKind::SetNewPrevHash.row().msg_type;
+    /// The server counts on the delivery of jobs: targets and prefixes hold from the job on with which they went out, and a tip
+    /// comes as one SetNewPrevHash for each channel or group, between which there may be jobs of the new tip already.
+    const IS_OVERTAKEN: Option<IsOvertaken> = None;
 
     fn handle_connect(&mut self, now: Instant) -> Result<ConnectionId, EndReason> {
         Ok(self.server.handle_connect(now))

@@ -9,6 +9,7 @@
 
 mod distribution;
 mod mining;
+mod overtaken;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -42,6 +43,10 @@ pub trait ServiceConfig: Clone + Send + 'static {
 /// Where a service's effects go: frames for connections, and events.
 pub type ServiceOutbox<S> = Outbox<ConnectionId, <S as Service>::Event>;
 
+/// Whether a frame of work that still waits, unsealed, on a connection (first argument) is void with the SetNewPrevHash
+/// (second) that would wait behind it. Both are whole frames.
+pub type IsOvertaken = fn(&[u8], &[u8]) -> bool;
+
 /// One protocol's server side. `now` never goes back.
 pub trait Service: Sized + 'static {
     /// What it is made from.
@@ -60,6 +65,8 @@ pub trait Service: Sized + 'static {
     type Output: Send + 'static;
     /// The message type of its SetNewPrevHash.
     const TIP_MSG_TYPE: u8;
+    /// Which work that waits is void with a tip, and never sent. None where all work is delivered.
+    const IS_OVERTAKEN: Option<IsOvertaken>;
 
     /// A handshake is complete.
     ///

@@ -2,10 +2,11 @@
 //!
 //! Bytes come in through the [`Handler`] that the core is; effects leave through [`Core::take_effects`]. The order of a
 //! tick is the driver's: receive, [`Core::settle`], [`Core::flush`], then slices of fan-out and handshakes. `now` is set once
-//! per tick by [`Core::begin_tick`].
+//! per tick by [`Core::begin_tick`]. Whoever takes the effects between [`Core::flush_work`] and [`Core::flush`] has work on
+//! its way before replies are sealed: those of others can be megabytes.
 //!
-//! Invariants: events leave before any frame of the same tick is sealed, so a block is on its way before its
-//! acknowledgement; nothing is handed to the service for a connection whose end is decided, unless the engine's own end is
+//! Invariants: events leave before any frame that came with them is sealed, so a block is on its way before its
+//! acknowledgement; work is sealed, and its sends are made, before any reply; nothing is handed to the service for a connection whose end is decided, unless the engine's own end is
 //! what decided it; every socket that was attached
 //! is closed exactly once, and its connection forgotten when the transport says that it is gone.
 //!
@@ -63,7 +64,9 @@ pub struct Core<S: Service> {
     partials: SpareBuffers,
     pub(super) buffers: SendBuffers,
     pub(super) effects: Vec<Effect>,
-    /// Connections with something sealed in this tick.
+    /// How many frames of the outbox the work was taken from; the replies among them are still there.
+    searched: usize,
+    /// Connections with something sealed that is not handed out yet.
     touched: Vec<SocketId>,
     /// Connections whose peers closed their side in this tick: over once their last shares are answered.
     departing: Vec<SocketId>,
@@ -100,6 +103,7 @@ impl<S: Service> Core<S> {
             partials: SpareBuffers::new(tick::SPARE_PARTIALS_MAX),
             buffers: SendBuffers::new(tick::SPARE_SENDS_MAX, tick::SPARE_SEND_CAPACITY_MAX),
             effects: Vec::new(),
+            searched: 0,
             touched: Vec::new(),
             departing: Vec::new(),
             ending: Vec::new(),
@@ -111,6 +115,7 @@ impl<S: Service> Core<S> {
     /// Sets the time of everything until the next call.
     pub fn begin_tick(&mut self, now: Instant) {
         self.now = now;
+        self.links.counters.add(Counter::Ticks, 1);
     }
 
     /// A socket was attached.
@@ -165,7 +170,7 @@ impl<S: Service> Core<S> {
     }
 
     /// An operator or a role asks for something.
-    pub(crate) fn handle_command(&mut self, command: S::Command) -> S::Answer {
+    pub fn handle_command(&mut self, command: S::Command) -> S::Answer {
         self.service.handle_command(command, self.now, &mut self.outbox)
     }
 
@@ -181,19 +186,19 @@ impl<S: Service> Core<S> {
         more
     }
 
-    /// Takes the outbox: events first, then the frames, sealed by priority into one send per connection; then the ends that
-    /// came with them.
-    pub fn flush(&mut self) {
+    /// Takes the outbox's events, then its work, sealed into one send per connection. Replies stay for [`Self::flush`].
+    pub fn flush_work(&mut self) {
         self.take_events();
-        self.seal_frames();
-        let mut touched = std::mem::take(&mut self.touched);
-        for socket in touched.drain(..) {
-            self.send(socket);
-        }
-        self.touched = touched;
-        for (socket, reason) in std::mem::take(&mut self.failing) {
-            self.end(socket, reason);
-        }
+        self.seal_frames(Priority::Work);
+        self.send_touched();
+    }
+
+    /// Takes the outbox: events first, then work, then replies, each sealed into one send per connection, unless one is under
+    /// way; then the ends that came with them.
+    pub fn flush(&mut self) {
+        self.flush_work();
+        self.seal_frames(Priority::Reply);
+        self.send_touched();
         self.drop_slowest();
         for (id, reason) in std::mem::take(&mut self.ending) {
             if let Some(socket) = self.socket_of(id) {
@@ -208,6 +213,12 @@ impl<S: Service> Core<S> {
         if std::mem::take(&mut self.is_fanned_out) {
             self.links.tips.end();
         }
+    }
+
+    /// Whether there is something to be done to sockets.
+    #[must_use]
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
     }
 
     /// Hands over what is to be done to sockets, in order.
@@ -237,45 +248,64 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// Hands the frames of the outbox to their connections: work in a first pass, replies in a second.
-    fn seal_frames(&mut self) {
-        let mut sealed = 0;
+    /// Hands the frames of one priority to their connections. Replies come last: with them the outbox is empty.
+    fn seal_frames(&mut self, pass: Priority) {
+        let (mut passed, mut sealed) = (0, 0);
+        let first = if pass == Priority::Work { self.searched } else { 0 };
         let tip = self.links.tips.announced();
-        for pass in [Priority::Work, Priority::Reply] {
-            for (id, priority, frame) in self.outbox.frames() {
-                if priority != pass {
-                    continue;
-                }
-                let Some(Some((known, socket))) = self.sockets.get(id.slot as usize) else { continue };
-                let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { continue };
-                if *known != id || connection.stage.is_over() {
-                    continue;
-                }
-                sealed += 1;
-                if let Some(since) = tip
-                    && frame.get(MSG_TYPE_AT) == Some(&S::TIP_MSG_TYPE)
-                {
+        for (id, priority, frame) in self.outbox.frames().skip(first) {
+            passed += 1;
+            if priority != pass {
+                continue;
+            }
+            let Some(Some((known, socket))) = self.sockets.get(id.slot as usize) else { continue };
+            let Some(Some(connection)) = self.connections.get_mut(socket.index()) else { continue };
+            if *known != id || connection.stage.is_over() {
+                continue;
+            }
+            sealed += 1;
+            if frame.get(MSG_TYPE_AT) == Some(&S::TIP_MSG_TYPE) {
+                if let Some(since) = tip {
                     connection.outgoing.note_tip(since);
                 }
-                match connection.outgoing.push(priority, frame, &mut self.buffers) {
-                    Ok(true) => self.touched.push(*socket),
-                    Ok(false) => {
-                        let waiting = connection.outgoing.backlog();
-                        let max = self.limits.send_buffer_bytes_max;
-                        // The service is asked about those only who are over the first bound.
-                        let allowance = if waiting > max { self.service.backlog_allowance(id) } else { 0 };
-                        let max = max + allowance;
-                        if waiting > max {
-                            connection.outgoing.discard(&mut self.buffers);
-                            self.failing.push((*socket, EndReason::SlowReader { waiting, max }));
-                        }
-                    }
-                    Err(_) => self.failing.push((*socket, EndReason::Internal("a frame cannot be sealed"))),
+                if let Some(is_overtaken) = S::IS_OVERTAKEN {
+                    connection.outgoing.drop_work(|waiting| is_overtaken(waiting, frame), &mut self.buffers);
                 }
             }
+            match connection.outgoing.push(priority, frame, &mut self.buffers) {
+                Ok(true) => self.touched.push(*socket),
+                Ok(false) => {
+                    let waiting = connection.outgoing.backlog();
+                    let max = self.limits.send_buffer_bytes_max;
+                    // The service is asked about those only who are over the first bound.
+                    let allowance = if waiting > max { self.service.backlog_allowance(id) } else { 0 };
+                    let max = max + allowance;
+                    if waiting > max {
+                        connection.outgoing.discard(&mut self.buffers);
+                        self.failing.push((*socket, EndReason::SlowReader { waiting, max }));
+                    }
+                }
+                Err(_) => self.failing.push((*socket, EndReason::Internal("a frame cannot be sealed"))),
+            }
         }
-        self.outbox.clear_frames();
+        self.searched = first + passed;
+        if pass == Priority::Reply {
+            self.outbox.clear_frames();
+            self.searched = 0;
+        }
         self.links.counters.add(Counter::FramesSent, sealed);
+    }
+
+    /// Sends what was sealed, and ends the connections for which that failed.
+    fn send_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for socket in touched.drain(..) {
+            self.send(socket);
+        }
+        self.touched = touched;
+        for (socket, reason) in std::mem::take(&mut self.failing) {
+            self.end(socket, reason);
+        }
     }
 
     /// Sends what a connection has, unless a send is under way.

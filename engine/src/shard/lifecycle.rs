@@ -308,7 +308,6 @@ impl<S: Service> Core<S> {
     pub fn publish_counters(&mut self) {
         self.links.tips.publish(self.now);
         self.service.publish(&self.links.counters);
-        self.links.counters.add(Counter::Ticks, 1);
     }
 }
 

@@ -147,6 +147,10 @@ impl<S: Service> Shard<S> {
     fn tick(&mut self) -> std::io::Result<bool> {
         self.links.wake.acknowledge();
         self.core.begin_tick(since(self.origin));
+        self.take_updates();
+        // A tip waits for nothing that this tick does for others.
+        self.core.flush_work();
+        self.leave()?;
         let mut more = self.take_links();
         let mut busy = false;
         if !self.core.is_blocked() {
@@ -156,16 +160,28 @@ impl<S: Service> Shard<S> {
         if self.core.poll_timeout().is_some_and(|due| due <= self.core.now) {
             self.core.handle_timeout();
         }
+        self.core.flush_work();
+        self.leave()?;
         self.core.flush();
-        // Before the answers leave: whoever has read one finds it counted.
         self.publish_counters();
         self.apply_effects()?;
         more |= self.core.poll_fan_out(tick::FAN_OUT_CONNECTIONS);
         self.core.flush();
+        self.apply_effects()?;
         let handshakes_max = if busy || more { tick::HANDSHAKES_BUSY_MAX } else { tick::HANDSHAKES_MAX };
         more |= self.core.poll_handshakes(handshakes_max);
         self.apply_effects()?;
         Ok(more)
+    }
+
+    /// Lets what was sealed go, if there is something. Counters are published before: whoever has read a frame finds it
+    /// counted.
+    fn leave(&mut self) -> std::io::Result<()> {
+        if !self.core.has_effects() {
+            return Ok(());
+        }
+        self.publish_counters();
+        self.apply_effects()
     }
 
     fn publish_counters(&mut self) {
@@ -176,13 +192,16 @@ impl<S: Service> Shard<S> {
         self.links.counters.set(Counter::RingEnters, ring.enters);
     }
 
-    /// Takes what other threads have put into the links: templates first, because they are what everybody waits for. Returns
-    /// whether some is left.
-    fn take_links(&mut self) -> bool {
+    /// Takes templates from their link: first, because they are what everybody waits for.
+    fn take_updates(&mut self) {
         while let Ok(Sent { update, learned, at }) = self.links.updates.try_recv() {
             let since = Since { learned: moment(learned, self.origin), handed_over: moment(at, self.origin) };
             self.core.handle_update_since(&update, since);
         }
+    }
+
+    /// Takes what else other threads have put into the links. Returns whether some is left.
+    fn take_links(&mut self) -> bool {
         while let Ok(pending) = self.links.commands.try_recv() {
             // Whoever asked may have gone.
             let _ = pending.answer.try_send(self.core.handle_command(pending.command));

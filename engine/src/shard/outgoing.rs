@@ -2,7 +2,7 @@
 //!
 //! Frames are sealed as late as can be, because sealed frames cannot be reordered: while a send is under way, frames
 //! wait unsealed, and work overtakes replies. Work keeps its order: a tip leaves behind the future template or job that it
-//! names. Replies are sealed in portions, because some are megabytes long (a template's transactions) and work that comes
+//! names, and nothing else that waits and that the service says it makes void. Replies are sealed in portions, because some are megabytes long (a template's transactions) and work that comes
 //! meanwhile waits for what is under way.
 //!
 //! Bounds: the owner drops a connection whose bytes exceed its limit, and those with the largest backlogs when the bytes of
@@ -145,6 +145,23 @@ impl Outgoing {
         Ok(false)
     }
 
+    /// Forgets frames of work that wait, unsealed: those that `is_void` says.
+    pub(super) fn drop_work(&mut self, is_void: impl Fn(&[u8]) -> bool, buffers: &mut SendBuffers) {
+        let Some(Waiting { work, .. }) = self.waiting.as_deref_mut() else { return };
+        let (mut seen, mut kept) = (0, 0);
+        while let Some(header) = work[seen..].first_chunk::<HEADER_LEN>() {
+            let frame = seen..seen + FrameHeader::parse(header).frame_len();
+            seen = frame.end;
+            if !is_void(&work[frame.clone()]) {
+                let len = frame.len();
+                work.copy_within(frame, kept);
+                kept += len;
+            }
+        }
+        work.truncate(kept);
+        self.count(buffers);
+    }
+
     /// What is to be sent now. The send counts as under way until [`Self::handle_sent`].
     pub(super) fn take_send(&mut self, buffers: &mut SendBuffers) -> Result<Option<Vec<u8>>, SealError> {
         if self.under_way > 0 {
@@ -273,6 +290,27 @@ mod tests {
         assert!(!outgoing.is_idle());
         outgoing.handle_sent(&mut buffers);
         assert!(outgoing.is_idle());
+    }
+
+    #[test]
+    fn work_that_is_void_leaves_the_queue_and_the_count() {
+        let (mut outgoing, mut deframer) = session();
+        let mut buffers = SendBuffers::new(4, 4096);
+        outgoing.drop_work(|_| true, &mut buffers);
+        outgoing.push(Priority::Work, &frame(1, b"first"), &mut buffers).unwrap();
+        outgoing.drop_work(|_| true, &mut buffers);
+        let mut sent = vec![outgoing.take_send(&mut buffers).unwrap().unwrap()];
+        for (msg_type, len) in [(2, 10), (3, 0), (4, 500), (2, 0), (5, 7), (2, 9)] {
+            outgoing.push(Priority::Work, &frame(msg_type, &vec![0; len]), &mut buffers).unwrap();
+        }
+        outgoing.push(Priority::Reply, &frame(2, b"a reply"), &mut buffers).unwrap();
+        outgoing.drop_work(|frame| frame[2] == 2, &mut buffers);
+        assert_eq!(outgoing.backlog(), 6 + 506 + 13 + 13);
+        assert_eq!((outgoing.held(), buffers.held()), (sent[0].len() + outgoing.backlog(), outgoing.held()));
+        outgoing.handle_sent(&mut buffers);
+        sent.extend(outgoing.take_send(&mut buffers).unwrap());
+        let received: Vec<_> = sent.into_iter().flat_map(|sent| received(&mut deframer, sent)).collect();
+        assert_eq!(received, [1, 3, 4, 5, 2]);
     }
 
     #[test]
