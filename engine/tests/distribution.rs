@@ -109,7 +109,7 @@ fn give_tip(engine: &EngineHandle<Distribution>, class: ClassId, id: u64) {
 
 #[test]
 fn templates_reach_their_class_and_solutions_the_role() {
-    let engine = start_distribution(Limits::default());
+    let engine = start_distribution(Limits { class_linger: Duration::from_millis(1), ..Limits::default() });
     let (mut small, mut large) = (Client::join(&engine, 100), Client::set_up(&engine));
     let class = wanted(&engine);
     give_tip(&engine, class, 7);
