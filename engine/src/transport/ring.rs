@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{GROUP, ReceiveBuffers};
@@ -235,14 +235,11 @@ impl Ring {
     fn continue_close(&mut self, index: u32) {
         let slot = &mut self.slots[index as usize];
         if slot.is(under_way::RECEIVE | under_way::SEND) {
-            // A cancellation can miss a receive that is just being carried out: it is repeated until none is left.
-            if !slot.is(under_way::CANCEL) {
-                slot.flags |= under_way::CANCEL;
-                let entry = opcode::AsyncCancel2::new(CancelBuilder::fd(Fixed(index)).all())
-                    .build()
-                    .user_data(user_data(Operation::Cancel, index));
-                self.push(entry);
-            }
+            // One operation after the other, each by its name: the kernel looks that up, while for all operations of a
+            // socket it goes through those of the whole ring (closing 2,000 of 4,000 sockets took 1.5 s instead of 0.07 s in
+            // a dev build, Linux 6.18).
+            let operation = if slot.is(under_way::RECEIVE) { Operation::Receive } else { Operation::Send };
+            self.cancel(index, operation);
         } else if !slot.is(under_way::OPERATIONS) {
             slot.flags |= under_way::CLOSE;
             let entry =
@@ -275,10 +272,18 @@ impl Ring {
     }
 
     fn cancel_receive(&mut self, index: u32) {
+        if self.slots[index as usize].is(under_way::RECEIVE) {
+            self.cancel(index, Operation::Receive);
+        }
+    }
+
+    /// Cancels an operation that is under way, unless a cancellation is. It can miss one that is just being carried out: the
+    /// owner of the purpose repeats it until nothing is left.
+    fn cancel(&mut self, index: u32, operation: Operation) {
         let slot = &mut self.slots[index as usize];
-        if slot.is(under_way::RECEIVE) && !slot.is(under_way::CANCEL) {
+        if !slot.is(under_way::CANCEL) {
             slot.flags |= under_way::CANCEL;
-            let entry = opcode::AsyncCancel::new(user_data(Operation::Receive, index))
+            let entry = opcode::AsyncCancel::new(user_data(operation, index))
                 .build()
                 .user_data(user_data(Operation::Cancel, index));
             self.push(entry);
