@@ -133,6 +133,18 @@ fn a_damaged_file_is_set_aside_and_reported_once() {
 }
 
 #[test]
+fn a_damaged_file_that_cannot_be_set_aside_keeps_nothing_from_starting() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("00000000000000000007.solution"), "nonsense").unwrap();
+    // No file can take its place.
+    fs::create_dir(directory.path().join("00000000000000000007.corrupt")).unwrap();
+    for _ in 0..2 {
+        let (_journal, recovery) = open(directory.path());
+        assert_eq!((recovery.corrupt.len(), recovery.pending.len()), (1, 0));
+    }
+}
+
+#[test]
 fn growth_is_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let mut pool = Pool::start(quick_config(Chain::Regtest));

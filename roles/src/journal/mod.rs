@@ -7,8 +7,8 @@
 //!
 //! One thread writes, in order. Bounds: [`QUEUE_MAX`] entries wait for it, then the caller does, so that none is dropped;
 //! settled entries are pruned beyond a count and an age, and so are pending and corrupt ones, with a line in the log. The
-//! directory belongs to one process at a time. A file that does not decode is reported and set aside as `*.corrupt`, and
-//! never keeps the program from starting.
+//! directory belongs to one process at a time. A file that does not decode is reported and set aside as `*.corrupt`, or
+//! left where it is if that fails, and never keeps the program from starting.
 
 mod record;
 
@@ -97,7 +97,7 @@ impl std::error::Error for JournalError {}
 pub struct Recovery {
     /// Entries without outcome, oldest first: to be submitted again and settled. [`Journal::read`] gives them.
     pub pending: Vec<EntryId>,
-    /// Files that were no entries, and why; they were set aside.
+    /// Files that were no entries, and why; they were set aside where the system allows it.
     pub corrupt: Vec<(PathBuf, EntryError)>,
     /// How many entries were settled.
     pub settled_count: usize,
@@ -274,7 +274,9 @@ impl Writer {
                     writer.pending.insert(id, decoded.record);
                 }
                 Err(error) => {
-                    fs::rename(&path, path.with_extension(CORRUPT_EXTENSION)).map_err(failed)?;
+                    if let Err(error) = fs::rename(&path, path.with_extension(CORRUPT_EXTENSION)) {
+                        tracing::error!(path = %path.display(), %error, "journal: a file that is no entry cannot be set aside");
+                    }
                     recovery.corrupt.push((path, error));
                 }
             }

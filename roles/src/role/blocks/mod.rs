@@ -5,15 +5,17 @@
 //! recorder, and offers what could not be submitted again. What is not settled when the role stops stays pending in the
 //! journal and is offered at the next start.
 //!
-//! Bounds: [`IN_FLIGHT_MAX`] answers are waited for, beyond that the submitter waits, and then the engine, so that no
-//! solution is dropped. [`RECORDS_MAX`] records wait for the journal; what finds that link full is submitted all the same,
-//! and the log says that it is not recorded. [`UNSETTLED_MAX`] solutions are offered again, each [`ATTEMPTS_MAX`] times.
+//! Bounds: [`IN_FLIGHT_MAX`] solutions wait for their turn to be waited for, beyond that the submitter waits, and then the
+//! engine, so that no solution is dropped. [`RECORDS_MAX`] records wait for the journal; what finds that link full is submitted
+//! all the same, and the log says that it is not recorded. [`UNSETTLED_MAX`] solutions wait to be offered again, each
+//! [`ATTEMPTS_MAX`] times.
 
 mod outcomes;
 mod recorder;
 mod submitter;
 #[cfg(test)]
 mod tests;
+mod unsettled;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +33,7 @@ use outcomes::Outcomes;
 use recorder::Recorder;
 use submitter::Submitter;
 
-/// Answers that are waited for.
+/// Solutions that were submitted and whose answers nobody waits for yet.
 const IN_FLIGHT_MAX: usize = 4_096;
 /// Records that wait for the journal, which has a queue of its own behind.
 const RECORDS_MAX: usize = 1_024;
@@ -128,8 +130,12 @@ pub type OnBlock = Box<dyn FnMut(&BlockReport) + Send>;
 enum Record {
     /// Write this.
     Found { solution: Arc<Solution>, transactions: Option<TemplateTransactions> },
-    /// This became of it. An outcome that is not final leaves the entry pending.
+    /// Write this, which comes to nothing, with the reason.
+    Refused { solution: Arc<Solution>, reason: String },
+    /// This became of it.
     Settled { hash: Digest, outcome: Submission },
+    /// It is not offered any more: the entry stays pending.
+    GivenUp { hash: Digest },
 }
 
 /// How far a stop of the role has come.
@@ -147,10 +153,7 @@ pub(crate) struct Records(Sender<Record>);
 impl Records {
     /// Writes what is known of a solution that comes to nothing, with the reason. Whether there was room for it.
     pub(crate) fn record_refused(&self, solution: Solution, reason: String) -> bool {
-        let (hash, solution) = (solution.digest, Arc::new(solution));
-        let outcome = Submission::Rejected { reason };
-        let orders = [Record::Found { solution, transactions: None }, Record::Settled { hash, outcome }];
-        orders.into_iter().all(|order| self.0.try_send(order).is_ok())
+        self.0.try_send(Record::Refused { solution: Arc::new(solution), reason }).is_ok()
     }
 }
 

@@ -1,49 +1,46 @@
 //! Waits for the template source's answers.
+//!
+//! All answers that are outstanding are waited for together, so that none holds up another; those that have come are taken
+//! in the order in which they were asked for. Bounds: [`AWAITED_MAX`] answers, of which [`OFFERED_MAX`] are to blocks that
+//! are offered again; further blocks stay in the link for that long.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use adit_proto::mining::server::Solution;
+use adit_hasher::Digest;
 use bitcoin::hex::DisplayHex;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use tracing::{error, info, warn};
 
+use super::unsettled::{Retries, Unsettled, Whole};
 use super::{
     ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, ATTEMPTS_QUICK, BlockReport, Btc,
     FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, OnBlock, RETRY_PAUSE, Record, Stopping, Tally,
-    UNSETTLED_MAX,
 };
 use crate::journal::JournalEntry;
-use crate::nodes::{Submission, TemplateSource, TemplateTransactions, assemble_block};
+use crate::nodes::{Submission, TemplateSource};
 
-/// A solution that is to be offered again.
-struct Unsettled {
-    solution: Arc<Solution>,
-    whole: Whole,
-    attempts: u32,
-    due: Instant,
+/// Answers that are waited for at a time.
+const AWAITED_MAX: usize = 256;
+/// Blocks that are offered again at a time.
+const OFFERED_MAX: usize = 16;
+const _: () = assert!(OFFERED_MAX < AWAITED_MAX);
+/// Blocks without an answer that are named at a stop; more are counted.
+const NAMED_MAX: usize = 64;
+
+/// A block that the source was asked to take.
+struct Awaited {
+    block: Unsettled,
+    answer: Receiver<Submission>,
+    since: Instant,
+    is_reported: bool,
 }
 
-/// What makes a solution a block without the source's template.
-enum Whole {
-    /// Not at hand.
-    Unknown,
-    Transactions(TemplateTransactions),
-    Block(Arc<[u8]>),
-}
-
-impl Whole {
-    fn block(&self, solution: &Solution) -> Option<Arc<[u8]>> {
-        match self {
-            Self::Unknown => None,
-            Self::Transactions(transactions) => {
-                let Solution { header, coinbase_tx, merkle_path, .. } = solution;
-                assemble_block(header, coinbase_tx, merkle_path, transactions).ok().map(Arc::from)
-            }
-            Self::Block(block) => Some(Arc::clone(block)),
-        }
+impl Awaited {
+    fn new(block: Unsettled, answer: Receiver<Submission>) -> Self {
+        Self { block, answer, since: Instant::now(), is_reported: false }
     }
 }
 
@@ -57,8 +54,10 @@ pub(in crate::role) struct Outcomes {
     /// Once the engine has ended: until when answers are waited for.
     answers_until: Option<Instant>,
     pub(super) patience_at_stop: Duration,
-    /// The one that is due next comes first.
-    unsettled: VecDeque<Unsettled>,
+    /// The one that was asked for first comes first.
+    awaited: VecDeque<Awaited>,
+    retries: Retries,
+    unanswered: u64,
     on_block: OnBlock,
 }
 
@@ -79,7 +78,9 @@ impl Outcomes {
             stopping,
             answers_until: None,
             patience_at_stop: ANSWER_PATIENCE_AT_STOP,
-            unsettled: VecDeque::new(),
+            awaited: VecDeque::new(),
+            retries: Retries::default(),
+            unanswered: 0,
             on_block,
         }
     }
@@ -87,106 +88,116 @@ impl Outcomes {
     /// Takes an entry that an earlier run did not settle.
     pub(super) fn keep_recovered(&mut self, entry: JournalEntry) {
         let whole = entry.block.map_or(Whole::Unknown, |block| Whole::Block(block.into()));
-        let solution = Arc::new(entry.solution);
-        self.unsettled.push_back(Unsettled {
-            solution,
-            whole,
-            attempts: 0,
-            due: Instant::now() + FIRST_RETRY_PAUSE,
-        });
+        let block = Unsettled { solution: Arc::new(entry.solution), whole, attempts: 0 };
+        self.postpone(block, FIRST_RETRY_PAUSE);
     }
 
     /// Runs until the submitter has ended and what is in flight is answered, or the time for answers is over.
     pub(in crate::role) fn run(mut self) {
-        let mut unanswered = 0_u64;
+        let mut is_fed = true;
         loop {
             let now = Instant::now();
-            let pause =
-                self.unsettled.front().map_or(RETRY_PAUSE, |next| next.due.saturating_duration_since(now));
-            match self.in_flight.recv_timeout(pause) {
-                Ok(InFlight { solution, transactions, answer }) => match self.wait(&answer, &solution) {
-                    Some(outcome) => {
-                        let whole = transactions.map_or(Whole::Unknown, Whole::Transactions);
-                        self.settle(solution, whole, outcome, 0);
+            self.receive_answers(now);
+            if !is_fed && self.awaited.is_empty() {
+                break;
+            }
+            self.offer_due(now);
+            self.wait(is_fed, now);
+            if is_fed && self.awaited.len() < AWAITED_MAX {
+                match self.in_flight.try_recv() {
+                    Ok(InFlight { solution, transactions, answer }) => {
+                        let block = Unsettled { solution, whole: Whole::of(transactions), attempts: 0 };
+                        self.awaited.push_back(Awaited::new(block, answer));
                     }
-                    None => unanswered += 1,
-                },
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-            self.retry();
-        }
-        if unanswered > 0 {
-            error!(
-                unanswered,
-                "stopped before the template source answered to found blocks; what is in the journal is offered at the next \
-                 start"
-            );
-        }
-    }
-
-    /// Waits for the source's answer: as long as it takes while the engine runs. None if the time for answers is over.
-    fn wait(&mut self, answer: &Receiver<Submission>, solution: &Solution) -> Option<Submission> {
-        const STEP: Duration = Duration::from_millis(50);
-        let begun = Instant::now();
-        let mut is_reported = false;
-        loop {
-            let now = Instant::now();
-            if self.answers_until.is_none() && self.stopping.engine_ended.load(Ordering::Acquire) {
-                self.answers_until = Some(now + self.patience_at_stop);
-            }
-            let step =
-                self.answers_until.map_or(STEP, |until| until.saturating_duration_since(now).min(STEP));
-            match answer.recv_timeout(step) {
-                Ok(outcome) => return Some(outcome),
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Some(Submission::Failed { reason: "the template source has ended".to_owned() });
+                    Err(TryRecvError::Empty) => {}
+                    Err(TryRecvError::Disconnected) => is_fed = false,
                 }
-                Err(RecvTimeoutError::Timeout) if step.is_zero() => return None,
-                Err(RecvTimeoutError::Timeout) => {}
             }
-            if !is_reported && now.duration_since(begun) >= ANSWER_PATIENCE {
-                is_reported = true;
-                error!(hash = %solution.digest, "the template source does not answer to a block; it is in the journal");
+        }
+        self.name_what_is_left();
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&self, is_fed: bool, now: Instant) {
+        let mut select = Select::new();
+        if is_fed && self.awaited.len() < AWAITED_MAX {
+            select.recv(&self.in_flight);
+        }
+        self.awaited.iter().for_each(|awaited| {
+            select.recv(&awaited.answer);
+        });
+        let _ = select.ready_timeout(self.pause(now));
+    }
+
+    /// How long nothing is to be done if nothing comes.
+    pub(super) fn pause(&self, now: Instant) -> Duration {
+        /// Whether the engine has ended is looked up.
+        const STEP: Duration = Duration::from_millis(50);
+        let pause = if self.awaited.is_empty() { RETRY_PAUSE } else { STEP };
+        match self.stopping.requested.load(Ordering::Acquire) {
+            // Nothing is offered again, however long it has been due.
+            true => pause,
+            false => self.retries.pause(now).map_or(pause, |due| due.min(pause)),
+        }
+    }
+
+    /// Takes the answers that have come: as long as it takes while the engine runs, and then until the time is over.
+    fn receive_answers(&mut self, now: Instant) {
+        if self.answers_until.is_none() && self.stopping.engine_ended.load(Ordering::Acquire) {
+            self.answers_until = Some(now + self.patience_at_stop);
+        }
+        let is_over = self.answers_until.is_some_and(|until| until <= now);
+        for mut awaited in std::mem::take(&mut self.awaited) {
+            match awaited.answer.try_recv() {
+                Ok(outcome) => self.settle(awaited.block, outcome),
+                Err(TryRecvError::Disconnected) => {
+                    let reason = "the template source has ended".to_owned();
+                    self.settle(awaited.block, Submission::Failed { reason });
+                }
+                Err(TryRecvError::Empty) if is_over => self.leave_unanswered(&awaited.block),
+                Err(TryRecvError::Empty) => {
+                    if !awaited.is_reported && now.duration_since(awaited.since) >= ANSWER_PATIENCE {
+                        awaited.is_reported = true;
+                        error!(
+                            hash = %awaited.block.hash(),
+                            "the template source does not answer to a block; it is in the journal"
+                        );
+                    }
+                    self.awaited.push_back(awaited);
+                }
             }
         }
     }
 
-    fn settle(&mut self, solution: Arc<Solution>, whole: Whole, outcome: Submission, attempts: u32) {
-        let is_settled = outcome.is_settled();
-        let is_given_up = !is_settled && (attempts >= ATTEMPTS_MAX || self.unsettled.len() >= UNSETTLED_MAX);
-        if is_settled || is_given_up {
+    fn settle(&mut self, block: Unsettled, outcome: Submission) {
+        let Unsettled { solution, attempts, .. } = &block;
+        let (hash, is_first, is_settled) = (block.hash(), *attempts == 0, outcome.is_settled());
+        if is_settled {
             // The journal is behind if the link is full. The entry then stays pending, and is offered again for nothing.
-            let _ =
-                self.records.try_send(Record::Settled { hash: solution.digest, outcome: outcome.clone() });
+            let _ = self.records.try_send(Record::Settled { hash, outcome: outcome.clone() });
         }
         self.count(&outcome);
-        let report = BlockReport { outcome, hash: solution.digest, finder: Finder::of(&solution) };
-        if attempts == 0
-            && let Submission::UnknownTemplate { template_id } = report.outcome
-        {
+        let report = BlockReport { outcome, hash, finder: Finder::of(solution) };
+        if is_first && let Submission::UnknownTemplate { template_id } = report.outcome {
             // Whoever knows the transactions can still make a block of this.
             let (header, coinbase_tx) = (&solution.header, &solution.coinbase_tx);
             error!(
-                hash = %report.hash, template_id, header = %header.as_hex(), coinbase_tx = %coinbase_tx.as_hex(),
+                %hash, template_id, header = %header.as_hex(), coinbase_tx = %coinbase_tx.as_hex(),
                 "nobody knows the template of a found block: it is offered again, and in the journal as it is"
             );
         }
-        if attempts == 0 || is_settled {
+        if is_first || is_settled {
             log(&report);
             (self.on_block)(&report);
         }
-        if is_given_up {
-            error!(hash = %report.hash, "block not submitted: it stays in the journal and is offered at the next start");
-        } else if !is_settled {
-            let pause = match attempts {
-                0 => FIRST_RETRY_PAUSE,
-                1..ATTEMPTS_QUICK => RETRY_PAUSE,
-                _ => LATE_RETRY_PAUSE,
-            };
-            let due = Instant::now() + pause;
-            let place = self.unsettled.partition_point(|earlier| earlier.due <= due);
-            self.unsettled.insert(place, Unsettled { solution, whole, attempts, due });
+        if is_settled {
+            return;
+        }
+        match *attempts {
+            0 => self.postpone(block, FIRST_RETRY_PAUSE),
+            1..ATTEMPTS_QUICK => self.postpone(block, RETRY_PAUSE),
+            ATTEMPTS_QUICK..ATTEMPTS_MAX => self.postpone(block, LATE_RETRY_PAUSE),
+            ATTEMPTS_MAX.. => self.give_up(&block),
         }
     }
 
@@ -200,21 +211,73 @@ impl Outcomes {
         };
     }
 
-    fn retry(&mut self) {
-        while !self.stopping.requested.load(Ordering::Acquire)
-            && self.unsettled.front().is_some_and(|next| next.due <= Instant::now())
-            && let Some(Unsettled { solution, whole, attempts, .. }) = self.unsettled.pop_front()
-        {
-            let answer = match whole.block(&solution) {
-                Some(block) => self.source.submit_block(block),
-                None => self.source.submit(Arc::clone(&solution)),
-            };
-            // Without an answer it stays in the journal.
-            if let Some(outcome) = self.wait(&answer, &solution) {
-                self.settle(solution, whole, outcome, attempts + 1);
-            }
+    fn postpone(&mut self, block: Unsettled, pause: Duration) {
+        if let Some(surplus) = self.retries.postpone(block, Instant::now() + pause) {
+            self.give_up(&surplus);
         }
     }
+
+    fn give_up(&self, block: &Unsettled) {
+        let hash = block.hash();
+        // A full link forgets it neither: the recorder then remembers one entry too many.
+        let _ = self.records.try_send(Record::GivenUp { hash });
+        error!(%hash, "block not submitted: it stays in the journal and is offered at the next start");
+    }
+
+    fn offer_due(&mut self, now: Instant) {
+        while !self.stopping.requested.load(Ordering::Acquire)
+            && offered(&self.awaited).count() < OFFERED_MAX
+            && let Some(block) = self.retries.pop_due(now, |hash| is_answering(&self.awaited, hash, now))
+        {
+            let answer = match block.whole.block(&block.solution) {
+                Some(whole) => self.source.submit_block(whole),
+                None => self.source.submit(Arc::clone(&block.solution)),
+            };
+            let block = Unsettled { attempts: block.attempts + 1, ..block };
+            self.awaited.push_back(Awaited::new(block, answer));
+        }
+    }
+
+    fn leave_unanswered(&mut self, block: &Unsettled) {
+        self.unanswered += 1;
+        if self.unanswered <= NAMED_MAX as u64 {
+            error!(
+                hash = %block.hash(), finder = %Finder::of(&block.solution),
+                "stopped before the template source answered to a block; what is in the journal is offered at the next start"
+            );
+        }
+    }
+
+    /// Names what was not settled when everything ended.
+    fn name_what_is_left(self) {
+        let mut left = self.unanswered.saturating_sub(NAMED_MAX as u64);
+        for (count, block) in self.retries.into_blocks().enumerate() {
+            if count < NAMED_MAX {
+                error!(
+                    hash = %block.hash(), finder = %Finder::of(&block.solution),
+                    "stopped before the template source took a block; what is in the journal is offered at the next start"
+                );
+            } else {
+                left += 1;
+            }
+        }
+        if left > 0 {
+            error!(
+                left,
+                "stopped with more blocks that no template source took; what is in the journal is offered at the next start"
+            );
+        }
+    }
+}
+
+/// Blocks that were offered again and have no answer yet.
+fn offered(awaited: &VecDeque<Awaited>) -> impl Iterator<Item = &Awaited> {
+    awaited.iter().filter(|awaited| awaited.block.attempts > 0)
+}
+
+/// Whether the answer to a block that was offered again can be expected still.
+fn is_answering(awaited: &VecDeque<Awaited>, hash: &Digest, now: Instant) -> bool {
+    offered(awaited).any(|it| it.block.hash() == *hash && now.duration_since(it.since) < ANSWER_PATIENCE)
 }
 
 fn log(report: &BlockReport) {

@@ -10,6 +10,7 @@ use crossbeam::channel::Receiver;
 
 use super::Record;
 use crate::journal::{EntryId, Journal};
+use crate::nodes::Submission;
 
 /// More than can be in flight, wait for the journal and be offered again, together.
 const ENTRIES_MAX: usize = 8_192;
@@ -43,10 +44,17 @@ impl Recorder {
                         self.entries.insert(hash, recording.id);
                     }
                 }
+                Record::Refused { solution, reason } => {
+                    let recording = self.journal.record(solution, None);
+                    self.journal.settle(recording.id, &Submission::Rejected { reason });
+                }
                 Record::Settled { hash, outcome } => {
                     if let Some(id) = self.entries.remove(&hash) {
                         self.journal.settle(id, &outcome);
                     }
+                }
+                Record::GivenUp { hash } => {
+                    self.entries.remove(&hash);
                 }
             }
         }

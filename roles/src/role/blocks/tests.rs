@@ -1,26 +1,65 @@
 //! The three threads with a source that does as it is told, and a real journal.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Mutex;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use adit_hasher::Target;
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
-use crossbeam::channel::Sender;
+use crossbeam::channel::{Sender, unbounded};
 
 use super::*;
 use crate::journal::JournalConfig;
 use crate::nodes::{SourceUpdate, TemplateSource};
 
-/// Answers with what it was given, in order; then never.
-struct Script {
-    answers: Mutex<VecDeque<Option<Submission>>>,
-    submitted: Arc<Mutex<Vec<Digest>>>,
-    held: Mutex<Vec<Sender<Submission>>>,
+/// Longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the source was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    hash: Digest,
+    /// By a block, not a solution of a template.
+    is_whole: bool,
 }
 
-impl TemplateSource for Script {
+/// Answers with what it was given, in order; then always the same, or never.
+struct Script {
+    answers: Mutex<VecDeque<Option<Submission>>>,
+    otherwise: Option<Submission>,
+    asked: Sender<Asked>,
+    held: Mutex<Vec<Sender<Submission>>>,
+    transactions: Mutex<Option<TemplateTransactions>>,
+}
+
+impl Script {
+    fn new(answers: Vec<Option<Submission>>, otherwise: Option<Submission>) -> (Arc<Self>, Receiver<Asked>) {
+        let (asked, questions) = unbounded();
+        let answers = Mutex::new(answers.into());
+        let script =
+            Self { answers, otherwise, asked, held: Mutex::default(), transactions: Mutex::default() };
+        (Arc::new(script), questions)
+    }
+
+    fn answer(&self, hash: Digest, is_whole: bool) -> Receiver<Submission> {
+        let (sender, receiver) = bounded(1);
+        match self.answers.lock().unwrap().pop_front().or_else(|| self.otherwise.clone().map(Some)) {
+            Some(Some(answer)) => sender.send(answer).unwrap(),
+            // Disconnected.
+            Some(None) => {}
+            None => self.held.lock().unwrap().push(sender),
+        }
+        let _ = self.asked.send(Asked { hash, is_whole });
+        receiver
+    }
+}
+
+struct Scripted(Arc<Script>);
+
+impl TemplateSource for Scripted {
     fn name(&self) -> &str {
         "script"
     }
@@ -34,26 +73,22 @@ impl TemplateSource for Script {
     fn unwant(&self, _: ClassId) {}
 
     fn submit(&self, solution: Arc<Solution>) -> Receiver<Submission> {
-        self.submitted.lock().unwrap().push(solution.digest);
-        let (sender, receiver) = bounded(1);
-        match self.answers.lock().unwrap().pop_front() {
-            Some(Some(answer)) => sender.send(answer).unwrap(),
-            // Disconnected.
-            Some(None) => {}
-            None => self.held.lock().unwrap().push(sender),
-        }
-        receiver
+        self.0.answer(solution.digest, false)
     }
 
-    fn submit_block(&self, _: Arc<[u8]>) -> Receiver<Submission> {
-        panic!("no entry has a block")
+    fn submit_block(&self, block: Arc<[u8]>) -> Receiver<Submission> {
+        self.0.answer(Digest::of(&block[..80]), true)
     }
 
     fn transactions(&self, _: u64) -> Option<TemplateTransactions> {
-        None
+        self.0.transactions.lock().unwrap().clone()
     }
 
     fn shutdown(self: Box<Self>) {}
+}
+
+fn hash(number: u8) -> Digest {
+    Digest::of(&[number; 80])
 }
 
 fn solution(number: u8) -> Solution {
@@ -71,7 +106,73 @@ fn solution(number: u8) -> Solution {
 }
 
 fn accepted(number: u8) -> Submission {
-    Submission::Accepted { height: number.into(), hash: Digest::of(&[number; 80]), reward_sat: 1 }
+    Submission::Accepted { height: number.into(), hash: hash(number), reward_sat: 1 }
+}
+
+fn failed() -> Submission {
+    Submission::Failed { reason: "the node is away".to_owned() }
+}
+
+/// The threads at work.
+struct Running {
+    script: Arc<Script>,
+    asked: Receiver<Asked>,
+    found: Sender<Box<Solution>>,
+    reports: Receiver<BlockReport>,
+    tally: Arc<Tally>,
+    stopping: Arc<Stopping>,
+    records: Records,
+    threads: [JoinHandle<()>; 3],
+}
+
+impl Running {
+    fn start(directory: &Path, answers: Vec<Option<Submission>>, otherwise: Option<Submission>) -> Self {
+        let (script, asked) = Script::new(answers, otherwise);
+        let (journal, recovery) = Journal::open(JournalConfig::new(directory.to_owned())).unwrap();
+        let (found, solutions) = bounded(16);
+        let (tally, stopping): (Arc<Tally>, Arc<Stopping>) = (Arc::default(), Arc::default());
+        let (told, reports) = bounded(100);
+        let on_block = Box::new(move |report: &BlockReport| told.send(report.clone()).unwrap());
+        let ends = Ends {
+            solutions,
+            source: Arc::new(Box::new(Scripted(Arc::clone(&script)))),
+            tally: Arc::clone(&tally),
+            stopping: Arc::clone(&stopping),
+        };
+        let Parts { submitter, outcomes, recorder, records } = parts(ends, journal, recovery, on_block);
+        let threads = [
+            std::thread::spawn(|| submitter.run()),
+            std::thread::spawn(|| outcomes.run()),
+            std::thread::spawn(|| recorder.run()),
+        ];
+        Self { script, asked, found, reports, tally, stopping, records, threads }
+    }
+
+    fn find(&self, solution: Solution) {
+        self.found.send(Box::new(solution)).unwrap();
+    }
+
+    fn report(&self) -> BlockReport {
+        self.reports.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn asked(&self) -> Asked {
+        self.asked.recv_timeout(PATIENCE).unwrap()
+    }
+
+    fn answer_with(&self, answer: Submission) {
+        self.script.answers.lock().unwrap().push_back(Some(answer));
+    }
+
+    /// Ends as a pool does. What was still reported, and how long it took.
+    fn end(self) -> (Vec<BlockReport>, Duration) {
+        let begun = Instant::now();
+        self.stopping.requested.store(true, Ordering::Release);
+        drop((self.found, self.records));
+        self.stopping.engine_ended.store(true, Ordering::Release);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        (self.reports.try_iter().collect(), begun.elapsed())
+    }
 }
 
 struct Run {
@@ -82,56 +183,14 @@ struct Run {
 }
 
 /// Sends `solutions`, waits for as many reports as `expected`, then ends as a pool does.
-fn run(
-    directory: &std::path::Path,
-    answers: Vec<Option<Submission>>,
-    solutions: Vec<Solution>,
-    expected: usize,
-) -> Run {
-    let submitted: Arc<Mutex<Vec<Digest>>> = Arc::default();
-    let script = Script {
-        answers: Mutex::new(answers.into()),
-        submitted: Arc::clone(&submitted),
-        held: Mutex::default(),
-    };
-    let source: Arc<Box<dyn TemplateSource>> = Arc::new(Box::new(script));
-    let (journal, recovery) = Journal::open(JournalConfig::new(directory.to_owned())).unwrap();
-    let unsettled = recover(&journal, recovery);
-    let (found, link) = bounded(16);
-    let (sender, in_flight) = bounded(IN_FLIGHT_MAX);
-    let (records, orders) = bounded(RECORDS_MAX);
-    let (tally, stopping): (Arc<Tally>, Arc<Stopping>) = (Arc::default(), Arc::default());
-    let (told, reports) = bounded(100);
-    let submitter = Submitter {
-        solutions: link,
-        source: Arc::clone(&source),
-        records: records.clone(),
-        in_flight: sender,
-    };
-    let on_block = Box::new(move |report: &BlockReport| told.send(report.clone()).unwrap());
-    let mut outcomes =
-        Outcomes::new(in_flight, records, source, Arc::clone(&tally), Arc::clone(&stopping), on_block);
-    let recorder =
-        Recorder::new(journal, orders, unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id)));
-    unsettled.into_iter().for_each(|(_, entry)| outcomes.keep_recovered(entry));
-    let threads = [
-        std::thread::spawn(|| submitter.run()),
-        std::thread::spawn(|| outcomes.run()),
-        std::thread::spawn(|| recorder.run()),
-    ];
-    for solution in solutions {
-        found.send(Box::new(solution)).unwrap();
-    }
-    let mut seen: Vec<_> =
-        (0..expected).map(|_| reports.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
-    let begun = Instant::now();
-    stopping.requested.store(true, Ordering::Release);
-    drop(found);
-    stopping.engine_ended.store(true, Ordering::Release);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    seen.extend(reports.try_iter());
-    let submitted = submitted.lock().unwrap().clone();
-    Run { reports: seen, submitted, tally, took: begun.elapsed() }
+fn run(directory: &Path, answers: Vec<Option<Submission>>, solutions: Vec<Solution>, expected: usize) -> Run {
+    let running = Running::start(directory, answers, None);
+    solutions.into_iter().for_each(|solution| running.find(solution));
+    let mut reports: Vec<_> = (0..expected).map(|_| running.report()).collect();
+    let (tally, asked) = (Arc::clone(&running.tally), running.asked.clone());
+    let (late, took) = running.end();
+    reports.extend(late);
+    Run { reports, submitted: asked.try_iter().map(|asked| asked.hash).collect(), tally, took }
 }
 
 #[test]
@@ -154,7 +213,7 @@ fn a_source_that_fails_is_asked_again() {
     let ran = run(dir.path(), vec![None, Some(accepted(3))], vec![solution(3)], 2);
     assert!(matches!(ran.reports[0].outcome, Submission::Failed { .. }));
     assert_eq!(ran.reports[1].outcome, accepted(3));
-    assert_eq!(ran.submitted, [Digest::of(&[3; 80]); 2]);
+    assert_eq!(ran.submitted, [hash(3); 2]);
     assert_eq!(ran.tally.accepted(), 1);
 }
 
@@ -171,6 +230,77 @@ fn a_source_that_is_silent_holds_up_neither_journal_nor_stop_and_the_next_start_
 }
 
 #[test]
+fn blocks_whose_answers_do_not_come_hold_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path(), vec![Some(failed()), Some(failed())], vec![solution(1), solution(2)], 2);
+    // Both are offered again, and one that is new is submitted: the source answers to none of them.
+    let running = Running::start(dir.path(), vec![], None);
+    assert_eq!([running.asked().hash, running.asked().hash], [1, 2].map(hash));
+    running.find(solution(3));
+    assert_eq!(running.asked().hash, hash(3));
+    // What comes now is reported all the same, and offered again.
+    running.answer_with(failed());
+    running.find(solution(4));
+    assert!(matches!(running.report().outcome, Submission::Failed { .. }));
+    running.answer_with(accepted(4));
+    assert_eq!(running.report().outcome, accepted(4));
+    running.script.held.lock().unwrap().clear();
+    running.end();
+}
+
+#[test]
+fn with_too_many_blocks_to_offer_again_the_newest_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(JournalConfig::new(dir.path().to_owned())).unwrap();
+    for number in 0..UNSETTLED_MAX {
+        let mut solution = solution(0);
+        solution.header[..8].copy_from_slice(&number.to_le_bytes());
+        solution.digest = Digest::of(&solution.header);
+        journal.record(Arc::new(solution), None);
+    }
+    drop(journal);
+    let running = Running::start(dir.path(), vec![], Some(failed()));
+    running.find(solution(1));
+    assert_eq!(running.report().hash, hash(1));
+    let asked = std::iter::from_fn(|| running.asked.recv_timeout(Duration::from_secs(3)).ok());
+    assert_eq!(asked.filter(|asked| asked.hash == hash(1)).take(2).count(), 2, "it is offered again");
+    running.end();
+}
+
+#[test]
+fn a_refused_solution_is_recorded_with_its_reason_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(JournalConfig::new(dir.path().to_owned())).unwrap();
+    let (sender, orders) = bounded(1);
+    let records = Records(sender);
+    assert!(records.record_refused(solution(1), "high-hash".to_owned()), "there is room for one");
+    assert!(!records.record_refused(solution(2), "high-hash".to_owned()), "there is no room");
+    drop(records);
+    Recorder::new(journal, orders, std::iter::empty()).run();
+    let (_, recovery) = Journal::open(JournalConfig::new(dir.path().to_owned())).unwrap();
+    assert_eq!((recovery.pending.len(), recovery.settled_count), (0, 1));
+}
+
+#[test]
+fn what_the_disk_did_not_take_is_written_when_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = dir.path().join("journal");
+    let running = Running::start(&inner, vec![Some(failed()); 2], None);
+    // As good as full.
+    std::fs::remove_dir_all(&inner).unwrap();
+    running.find(solution(1));
+    running.report();
+    assert_eq!([running.asked().hash, running.asked().hash], [hash(1); 2]);
+    std::fs::create_dir(&inner).unwrap();
+    // It is offered once more, and nobody answers.
+    assert_eq!(running.asked().hash, hash(1));
+    running.script.held.lock().unwrap().clear();
+    running.end();
+    let (_, recovery) = Journal::open(JournalConfig::new(inner)).unwrap();
+    assert_eq!(recovery.pending.len(), 1, "it is in the journal");
+}
+
+#[test]
 fn rewards_are_shown_in_bitcoin() {
     assert_eq!(Btc(5_000_000_001).to_string(), "50.00000001");
     assert_eq!(Btc(0).to_string(), "0.00000000");
@@ -179,17 +309,23 @@ fn rewards_are_shown_in_bitcoin() {
 #[test]
 fn answers_are_waited_for_as_long_as_the_engine_runs() {
     let patience = Duration::from_millis(20);
-    let script = Script { answers: Mutex::default(), submitted: Arc::default(), held: Mutex::default() };
+    let (script, _asked) = Script::new(vec![], None);
     let (in_flight, waiting) = bounded(4);
     let (records, _recorded) = bounded(4);
     let (told, reports) = bounded(4);
     let stopping: Arc<Stopping> = Arc::default();
     let on_block = Box::new(move |report: &BlockReport| told.send(report.clone()).unwrap());
-    let source: Arc<Box<dyn TemplateSource>> = Arc::new(Box::new(script));
+    let source: Arc<Box<dyn TemplateSource>> = Arc::new(Box::new(Scripted(script)));
     let mut outcomes =
         Outcomes::new(waiting, records, source, Arc::default(), Arc::clone(&stopping), on_block);
     outcomes.patience_at_stop = patience;
+    let entry = JournalEntry { recorded_us: 0, solution: solution(9), block: None };
+    outcomes.keep_recovered(entry);
+    let due = Instant::now() + FIRST_RETRY_PAUSE;
+    assert!(outcomes.pause(due - Duration::from_millis(500)) <= Duration::from_millis(500));
     stopping.requested.store(true, Ordering::Release);
+    // What is due is not offered any more, and nothing turns until then.
+    assert_eq!([due, due + RETRY_PAUSE].map(|now| outcomes.pause(now)), [RETRY_PAUSE; 2]);
     let thread = std::thread::spawn(move || outcomes.run());
     let submit = |number| {
         let (sender, answer) = bounded(1);
@@ -201,7 +337,7 @@ fn answers_are_waited_for_as_long_as_the_engine_runs() {
     let answer = submit(1);
     assert!(reports.recv_timeout(5 * patience).is_err());
     answer.send(accepted(1)).unwrap();
-    assert_eq!(reports.recv_timeout(Duration::from_secs(20)).unwrap().outcome, accepted(1));
+    assert_eq!(reports.recv_timeout(PATIENCE).unwrap().outcome, accepted(1));
     // Then the time runs.
     let _never = submit(2);
     stopping.engine_ended.store(true, Ordering::Release);
