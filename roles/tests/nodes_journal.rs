@@ -184,10 +184,31 @@ fn a_disk_that_fails_is_told() {
     let mut pool = Pool::start(quick_config(Chain::Regtest));
     let (journal, _) = open(&inner);
     fs::remove_dir_all(&inner).unwrap();
-    let recording = journal.record(pool.solve(), None);
+    let solution = pool.solve();
+    let recording = journal.record(solution.clone(), None);
     assert!(recording.durable.recv_timeout(PATIENCE).unwrap().is_err());
+    let again = journal.record_again(recording.id, solution.clone(), None);
+    assert!(again.recv_timeout(PATIENCE).unwrap().is_err());
     assert_eq!((journal.written_count(), journal.failed_count()), (0, 1));
     // Settling what was never written does no harm.
     journal.settle(recording.id, &Submission::UnknownTemplate { template_id: 1 });
     journal.settle(recording.id, &Submission::Rejected { reason: String::new() });
+
+    // Room returns, and then the transactions.
+    fs::create_dir(&inner).unwrap();
+    let transactions = pool.source.transactions(solution.template_id);
+    for known in [None, transactions] {
+        let is_whole = known.is_some();
+        let again = journal.record_again(recording.id, solution.clone(), known);
+        again.recv_timeout(PATIENCE).unwrap().unwrap();
+        assert_eq!(journal.read(recording.id).unwrap().block.is_some(), is_whole);
+    }
+    assert_eq!((journal.written_count(), journal.failed_count()), (1, 1));
+    drop(journal);
+    // A crash while an entry was written anew leaves the old one.
+    let partial = inner.join(format!("{}.partial", recording.id));
+    fs::write(&partial, "torn").unwrap();
+    let (journal, recovery) = open(&inner);
+    assert_eq!(recovery.pending, [recording.id]);
+    assert!(journal.read(recording.id).unwrap().block.is_some() && !partial.exists());
 }

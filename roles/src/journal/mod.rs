@@ -40,6 +40,8 @@ const CORRUPT_MAX: usize = 100;
 const LOCK_FILE: &str = "journal.lock";
 const ENTRY_EXTENSION: &str = "solution";
 const CORRUPT_EXTENSION: &str = "corrupt";
+/// What is to take an entry's place.
+const PARTIAL_EXTENSION: &str = "partial";
 
 /// Names an entry; rises with time and gives the file its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +126,8 @@ enum Order {
         id: EntryId,
         solution: Arc<Solution>,
         transactions: Option<TemplateTransactions>,
+        /// Whether it takes the place of what is there.
+        is_again: bool,
         durable: Sender<Result<(), String>>,
     },
     Settle {
@@ -186,8 +190,21 @@ impl Journal {
             self.last_id.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or_else(|last| last);
         let id = EntryId(now.max(last + 1));
         let (sender, durable) = bounded(1);
-        self.order(Order::Record { id, solution, transactions, durable: sender });
+        self.order(Order::Record { id, solution, transactions, is_again: false, durable: sender });
         Recording { id, durable }
+    }
+
+    /// Writes an entry that is not settled once more: because it could not be written, or because its transactions are known
+    /// now. A crash leaves the old entry or the new one. Answers as [`Recording::durable`] does.
+    pub fn record_again(
+        &self,
+        id: EntryId,
+        solution: Arc<Solution>,
+        transactions: Option<TemplateTransactions>,
+    ) -> Receiver<Result<(), String>> {
+        let (sender, durable) = bounded(1);
+        self.order(Order::Record { id, solution, transactions, is_again: true, durable: sender });
+        durable
     }
 
     /// Marks an entry with what became of it, if that is final; otherwise the entry stays pending.
@@ -214,12 +231,12 @@ impl Journal {
         Ok(record::decode(&bytes).map_err(|error| JournalError::Entry(path, error))?.entry)
     }
 
-    /// How many solutions were written since the journal was opened.
+    /// How many solutions were written since the journal was opened, each counted once.
     pub fn written_count(&self) -> u64 {
         self.counts.written.load(Ordering::Relaxed)
     }
 
-    /// How many could not be written.
+    /// How many could not be written when they were found.
     pub fn failed_count(&self) -> u64 {
         self.counts.failed.load(Ordering::Relaxed)
     }
@@ -259,7 +276,13 @@ impl Writer {
         paths.sort_unstable();
         let mut last_id = 0;
         for path in paths {
-            let Some(id) = entry_id(&path) else { continue };
+            if let Some(id) = entry_id(&path, PARTIAL_EXTENSION)
+                && let Err(error) = fs::remove_file(&path)
+            {
+                // A crash came before it took its entry's place.
+                tracing::warn!(%error, %id, "journal: what a crash left of an entry cannot be removed");
+            }
+            let Some(id) = entry_id(&path, ENTRY_EXTENSION) else { continue };
             last_id = last_id.max(id.0);
             let bytes = match read_bounded(&path) {
                 Ok(bytes) => bytes,
@@ -290,16 +313,16 @@ impl Writer {
 
     fn handle(&mut self, order: Order, counts: &Counts) {
         match order {
-            Order::Record { id, solution, transactions, durable } => {
-                let written = self.write(id, &solution, transactions.as_ref());
-                let count = if written.is_ok() { &counts.written } else { &counts.failed };
-                count.fetch_add(1, Ordering::Relaxed);
-                let result = written.map_err(|error| {
-                    tracing::error!(%error, hash = %solution.digest, "a found block could not be journalled");
-                    error.to_string()
-                });
+            Order::Record { id, solution, transactions, is_again, durable } => {
+                let is_new = !self.pending.contains_key(&id);
+                let written = self.write(id, &solution, transactions.as_ref(), is_again);
+                match &written {
+                    Ok(()) if is_new => counts.written.fetch_add(1, Ordering::Relaxed),
+                    Err(_) if !is_again => counts.failed.fetch_add(1, Ordering::Relaxed),
+                    _ => 0,
+                };
                 // Nobody has to wait.
-                let _ = durable.send(result);
+                let _ = durable.send(written.map_err(|error| error.to_string()));
             }
             Order::Settle { id, outcome } => {
                 if let Err(error) = self.settle(id, &outcome) {
@@ -315,6 +338,7 @@ impl Writer {
         id: EntryId,
         solution: &Solution,
         transactions: Option<&TemplateTransactions>,
+        is_again: bool,
     ) -> io::Result<()> {
         let block = transactions.and_then(|transactions| {
             let (header, coinbase_tx, path) =
@@ -327,10 +351,18 @@ impl Writer {
             return Err(io::Error::other("the solution is too large for the journal"));
         }
         let path = entry_path(&self.config.directory, id);
-        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        let (mut options, partial) = (OpenOptions::new(), path.with_extension(PARTIAL_EXTENSION));
+        let written_to = match is_again {
+            false => options.create_new(true).write(true).open(&path).map(|file| (file, &path)),
+            true => {
+                options.create(true).truncate(true).write(true).open(&partial).map(|file| (file, &partial))
+            }
+        };
+        let (mut file, written_to) = written_to?;
         let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        let placed = written.and_then(|()| if is_again { fs::rename(&partial, &path) } else { Ok(()) });
         // A torn entry is of no use to anyone, and takes the room that a full disk has not.
-        written.inspect_err(|_| drop(fs::remove_file(&path)))?;
+        placed.inspect_err(|_| drop(fs::remove_file(written_to)))?;
         self.pending.insert(id, record);
         // The name must last, too.
         File::open(&self.config.directory)?.sync_all()
@@ -394,8 +426,9 @@ fn entry_path(directory: &Path, id: EntryId) -> PathBuf {
     directory.join(format!("{id}.{ENTRY_EXTENSION}"))
 }
 
-fn entry_id(path: &Path) -> Option<EntryId> {
-    let is_entry = path.extension().is_some_and(|extension| extension == ENTRY_EXTENSION);
+/// The entry that a file is or belongs to, by its name.
+fn entry_id(path: &Path, extension: &str) -> Option<EntryId> {
+    let is_entry = path.extension().is_some_and(|of| of == extension);
     let stem = path.file_stem()?.to_str()?;
     (is_entry && stem.len() == 20).then(|| stem.parse().ok().map(EntryId))?
 }

@@ -7,9 +7,10 @@
 //!
 //! Bounds: [`IN_FLIGHT_MAX`] solutions wait for their turn to be waited for, beyond that the submitter waits, and then the
 //! engine, so that no solution is dropped. [`RECORDS_MAX`] records wait for the journal; what finds that link full is submitted
-//! all the same, and the log says that it is not recorded. [`UNSETTLED_MAX`] solutions wait to be offered again, each
+//! all the same, and recorded when it is offered again. [`UNSETTLED_MAX`] solutions wait to be offered again, each
 //! [`ATTEMPTS_MAX`] times.
 
+mod mark;
 mod outcomes;
 mod recorder;
 mod submitter;
@@ -29,6 +30,7 @@ use tracing::error;
 
 use crate::journal::{EntryId, Journal, JournalEntry, Recovery};
 use crate::nodes::{Submission, TemplateSource, TemplateTransactions};
+use mark::Mark;
 use outcomes::Outcomes;
 use recorder::Recorder;
 use submitter::Submitter;
@@ -120,6 +122,7 @@ impl Tally {
 struct InFlight {
     solution: Arc<Solution>,
     transactions: Option<TemplateTransactions>,
+    mark: Arc<Mark>,
     answer: Receiver<Submission>,
 }
 
@@ -128,8 +131,8 @@ pub type OnBlock = Box<dyn FnMut(&BlockReport) + Send>;
 
 /// What the recorder is told.
 enum Record {
-    /// Write this.
-    Found { solution: Arc<Solution>, transactions: Option<TemplateTransactions> },
+    /// Write this, or, if it is known already, write it again: the disk did not take it, or more is known of it.
+    Found { solution: Arc<Solution>, transactions: Option<TemplateTransactions>, mark: Arc<Mark> },
     /// Write this, which comes to nothing, with the reason.
     Refused { solution: Arc<Solution>, reason: String },
     /// This became of it.

@@ -10,10 +10,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit_hasher::Digest;
+use adit_proto::mining::server::Solution;
 use bitcoin::hex::DisplayHex;
 use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
 use tracing::{error, info, warn};
 
+use super::mark::{Mark, Recorded};
 use super::unsettled::{Retries, Unsettled, Whole};
 use super::{
     ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, ATTEMPTS_QUICK, BlockReport, Btc,
@@ -57,7 +59,8 @@ pub(in crate::role) struct Outcomes {
     /// The one that was asked for first comes first.
     awaited: VecDeque<Awaited>,
     retries: Retries,
-    unanswered: u64,
+    /// Blocks that were left to the next start.
+    left: usize,
     on_block: OnBlock,
 }
 
@@ -80,7 +83,7 @@ impl Outcomes {
             patience_at_stop: ANSWER_PATIENCE_AT_STOP,
             awaited: VecDeque::new(),
             retries: Retries::default(),
-            unanswered: 0,
+            left: 0,
             on_block,
         }
     }
@@ -88,7 +91,8 @@ impl Outcomes {
     /// Takes an entry that an earlier run did not settle.
     pub(super) fn keep_recovered(&mut self, entry: JournalEntry) {
         let whole = entry.block.map_or(Whole::Unknown, |block| Whole::Block(block.into()));
-        let block = Unsettled { solution: Arc::new(entry.solution), whole, attempts: 0 };
+        let mark = Arc::new(Mark::new(Recorded::Written));
+        let block = Unsettled { solution: Arc::new(entry.solution), whole, mark, attempts: 0 };
         self.postpone(block, FIRST_RETRY_PAUSE);
     }
 
@@ -105,8 +109,9 @@ impl Outcomes {
             self.wait(is_fed, now);
             if is_fed && self.awaited.len() < AWAITED_MAX {
                 match self.in_flight.try_recv() {
-                    Ok(InFlight { solution, transactions, answer }) => {
-                        let block = Unsettled { solution, whole: Whole::of(transactions), attempts: 0 };
+                    Ok(InFlight { solution, transactions, mark, answer }) => {
+                        let whole = Whole::of(transactions);
+                        let block = Unsettled { solution, whole, mark, attempts: 0 };
                         self.awaited.push_back(Awaited::new(block, answer));
                     }
                     Err(TryRecvError::Empty) => {}
@@ -114,7 +119,7 @@ impl Outcomes {
                 }
             }
         }
-        self.name_what_is_left();
+        self.leave_the_rest();
     }
 
     /// Waits until there is something to do.
@@ -154,13 +159,14 @@ impl Outcomes {
                     let reason = "the template source has ended".to_owned();
                     self.settle(awaited.block, Submission::Failed { reason });
                 }
-                Err(TryRecvError::Empty) if is_over => self.leave_unanswered(&awaited.block),
+                Err(TryRecvError::Empty) if is_over => self.leave(awaited.block),
                 Err(TryRecvError::Empty) => {
                     if !awaited.is_reported && now.duration_since(awaited.since) >= ANSWER_PATIENCE {
                         awaited.is_reported = true;
+                        let recorded = awaited.block.mark.recorded();
                         error!(
                             hash = %awaited.block.hash(),
-                            "the template source does not answer to a block; it is in the journal"
+                            "the template source does not answer to a block; {recorded}"
                         );
                     }
                     self.awaited.push_back(awaited);
@@ -170,7 +176,7 @@ impl Outcomes {
     }
 
     fn settle(&mut self, block: Unsettled, outcome: Submission) {
-        let Unsettled { solution, attempts, .. } = &block;
+        let Unsettled { solution, attempts, mark, .. } = &block;
         let (hash, is_first, is_settled) = (block.hash(), *attempts == 0, outcome.is_settled());
         if is_settled {
             // The journal is behind if the link is full. The entry then stays pending, and is offered again for nothing.
@@ -183,11 +189,11 @@ impl Outcomes {
             let (header, coinbase_tx) = (&solution.header, &solution.coinbase_tx);
             error!(
                 %hash, template_id, header = %header.as_hex(), coinbase_tx = %coinbase_tx.as_hex(),
-                "nobody knows the template of a found block: it is offered again, and in the journal as it is"
+                "nobody knows the template of a found block: it is offered again, and {}", mark.recorded()
             );
         }
         if is_first || is_settled {
-            log(&report);
+            log(&report, mark.recorded());
             (self.on_block)(&report);
         }
         if is_settled {
@@ -221,14 +227,44 @@ impl Outcomes {
         let hash = block.hash();
         // A full link forgets it neither: the recorder then remembers one entry too many.
         let _ = self.records.try_send(Record::GivenUp { hash });
-        error!(%hash, "block not submitted: it stays in the journal and is offered at the next start");
+        match block.mark.recorded() {
+            Recorded::Missing => log_lost(block),
+            recorded => error!(%hash, "block not submitted: {recorded}, and offered at the next start"),
+        }
+    }
+
+    /// Looks for what a block lacks, and has the journal write what it has not got.
+    fn complete(&self, block: &mut Unsettled) {
+        let mut is_news = false;
+        if matches!(block.whole, Whole::Unknown)
+            && let Some(transactions) = self.source.transactions(block.solution.template_id)
+        {
+            block.whole = Whole::Transactions(transactions);
+            is_news = true;
+        }
+        let is_missing = block.mark.recorded() == Recorded::Missing;
+        if !is_news && !is_missing {
+            return;
+        }
+        if is_missing {
+            block.mark.set(Recorded::Waiting);
+        }
+        let found = Record::Found {
+            solution: Arc::clone(&block.solution),
+            transactions: block.whole.transactions(),
+            mark: Arc::clone(&block.mark),
+        };
+        if self.records.try_send(found).is_err() && is_missing {
+            block.mark.set(Recorded::Missing);
+        }
     }
 
     fn offer_due(&mut self, now: Instant) {
         while !self.stopping.requested.load(Ordering::Acquire)
             && offered(&self.awaited).count() < OFFERED_MAX
-            && let Some(block) = self.retries.pop_due(now, |hash| is_answering(&self.awaited, hash, now))
+            && let Some(mut block) = self.retries.pop_due(now, |hash| is_answering(&self.awaited, hash, now))
         {
+            self.complete(&mut block);
             let answer = match block.whole.block(&block.solution) {
                 Some(whole) => self.source.submit_block(whole),
                 None => self.source.submit(Arc::clone(&block.solution)),
@@ -238,36 +274,43 @@ impl Outcomes {
         }
     }
 
-    fn leave_unanswered(&mut self, block: &Unsettled) {
-        self.unanswered += 1;
-        if self.unanswered <= NAMED_MAX as u64 {
-            error!(
-                hash = %block.hash(), finder = %Finder::of(&block.solution),
-                "stopped before the template source answered to a block; what is in the journal is offered at the next start"
-            );
+    /// Leaves a block to the next start, once everything has ended.
+    fn leave(&mut self, mut block: Unsettled) {
+        self.complete(&mut block);
+        self.left += 1;
+        if self.left <= NAMED_MAX {
+            match block.mark.recorded() {
+                Recorded::Missing => log_lost(&block),
+                recorded => error!(
+                    hash = %block.hash(), finder = %Finder::of(&block.solution),
+                    "stopped before the template source took a block: {recorded}, and offered at the next start"
+                ),
+            }
         }
     }
 
     /// Names what was not settled when everything ended.
-    fn name_what_is_left(self) {
-        let mut left = self.unanswered.saturating_sub(NAMED_MAX as u64);
-        for (count, block) in self.retries.into_blocks().enumerate() {
-            if count < NAMED_MAX {
-                error!(
-                    hash = %block.hash(), finder = %Finder::of(&block.solution),
-                    "stopped before the template source took a block; what is in the journal is offered at the next start"
-                );
-            } else {
-                left += 1;
-            }
+    fn leave_the_rest(&mut self) {
+        for block in std::mem::take(&mut self.retries).into_blocks() {
+            self.leave(block);
         }
-        if left > 0 {
+        if self.left > NAMED_MAX {
             error!(
-                left,
-                "stopped with more blocks that no template source took; what is in the journal is offered at the next start"
+                more = self.left - NAMED_MAX,
+                "stopped before the template source took more blocks than are named: what is in the journal is offered at the \
+                 next start"
             );
         }
     }
+}
+
+/// The last word on a block that neither a source nor the journal has taken.
+fn log_lost(block: &Unsettled) {
+    let Solution { header, coinbase_tx, .. } = &*block.solution;
+    error!(
+        hash = %block.hash(), header = %header.as_hex(), coinbase_tx = %coinbase_tx.as_hex(),
+        "block not submitted, and it is not in the journal either: this line is all that is left of it"
+    );
 }
 
 /// Blocks that were offered again and have no answer yet.
@@ -280,7 +323,7 @@ fn is_answering(awaited: &VecDeque<Awaited>, hash: &Digest, now: Instant) -> boo
     offered(awaited).any(|it| it.block.hash() == *hash && now.duration_since(it.since) < ANSWER_PATIENCE)
 }
 
-fn log(report: &BlockReport) {
+fn log(report: &BlockReport, recorded: Recorded) {
     let BlockReport { outcome, hash, finder } = report;
     match outcome {
         Submission::Accepted { height, reward_sat, .. } => {
@@ -295,7 +338,7 @@ fn log(report: &BlockReport) {
             warn!(%hash, %finder, "block handed over, and the node does not show what became of it: it will be asked again");
         }
         Submission::UnknownTemplate { .. } | Submission::NotTaken { .. } | Submission::Failed { .. } => {
-            error!(%hash, %finder, reason = %outcome, "block not submitted yet: it is in the journal and will be offered again");
+            error!(%hash, %finder, reason = %outcome, "block not submitted yet: {recorded}, and it will be offered again");
         }
     }
 }

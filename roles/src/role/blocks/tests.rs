@@ -9,6 +9,9 @@ use std::time::Instant;
 use adit_hasher::Target;
 use adit_proto::distribution::Reserve;
 use adit_proto::distribution::server::ClassId;
+use bitcoin::Network;
+use bitcoin::consensus::serialize;
+use bitcoin::constants::genesis_block;
 use crossbeam::channel::{Sender, unbounded};
 
 use super::*;
@@ -301,6 +304,29 @@ fn what_the_disk_did_not_take_is_written_when_it_does() {
 }
 
 #[test]
+fn transactions_that_come_late_make_a_block_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let genesis = genesis_block(Network::Regtest);
+    let header: [u8; 80] = serialize(&genesis.header).try_into().unwrap();
+    let coinbase_tx = serialize(&genesis.txdata[0]);
+    let found = Solution { header, digest: Digest::of(&header), coinbase_tx, ..solution(1) };
+    let running =
+        Running::start(dir.path(), vec![Some(Submission::UnknownTemplate { template_id: 1 })], None);
+    running.find(found.clone());
+    running.report();
+    // Its coinbase is all that it has.
+    *running.script.transactions.lock().unwrap() = Some(TemplateTransactions::default());
+    let asked = [running.asked(), running.asked()];
+    assert_eq!(asked, [false, true].map(|is_whole| Asked { hash: found.digest, is_whole }));
+    running.script.held.lock().unwrap().clear();
+    running.end();
+    let (journal, recovery) = Journal::open(JournalConfig::new(dir.path().to_owned())).unwrap();
+    let entries: Vec<_> = recovery.pending.iter().map(|id| journal.read(*id).unwrap()).collect();
+    assert_eq!((entries.len(), &entries[0].solution), (1, &found));
+    assert_eq!(entries[0].block, Some(serialize(&genesis)), "any node can take it after a restart");
+}
+
+#[test]
 fn rewards_are_shown_in_bitcoin() {
     assert_eq!(Btc(5_000_000_001).to_string(), "50.00000001");
     assert_eq!(Btc(0).to_string(), "0.00000000");
@@ -330,7 +356,8 @@ fn answers_are_waited_for_as_long_as_the_engine_runs() {
     let submit = |number| {
         let (sender, answer) = bounded(1);
         let solution = Arc::new(solution(number));
-        in_flight.send(InFlight { solution, transactions: None, answer }).unwrap();
+        let mark = Arc::new(mark::Mark::new(mark::Recorded::Waiting));
+        in_flight.send(InFlight { solution, transactions: None, mark, answer }).unwrap();
         sender
     };
     // The stop was asked for long ago, but miners are served for their grace.

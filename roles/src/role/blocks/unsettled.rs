@@ -13,12 +13,14 @@ use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
 
 use super::UNSETTLED_MAX;
+use super::mark::Mark;
 use crate::nodes::{TemplateTransactions, assemble_block};
 
 /// A solution that is not known to have come to its end.
 pub(super) struct Unsettled {
     pub(super) solution: Arc<Solution>,
     pub(super) whole: Whole,
+    pub(super) mark: Arc<Mark>,
     /// How often it was offered again.
     pub(super) attempts: u32,
 }
@@ -47,6 +49,14 @@ pub(super) enum Whole {
 impl Whole {
     pub(super) fn of(transactions: Option<TemplateTransactions>) -> Self {
         transactions.map_or(Self::Unknown, Self::Transactions)
+    }
+
+    /// The transactions, where they are known apart from the block.
+    pub(super) fn transactions(&self) -> Option<TemplateTransactions> {
+        match self {
+            Self::Transactions(transactions) => Some(transactions.clone()),
+            Self::Unknown | Self::Block(_) => None,
+        }
     }
 
     pub(super) fn block(&self, solution: &Solution) -> Option<Arc<[u8]>> {
@@ -116,6 +126,7 @@ impl Retries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::role::blocks::mark::Recorded;
     use adit_hasher::Target;
 
     fn block(number: u8, parent: Digest, attempts: u32) -> Unsettled {
@@ -131,7 +142,8 @@ mod tests {
             user_identity: Vec::new(),
             worker_identity: Vec::new(),
         };
-        Unsettled { solution: Arc::new(solution), whole: Whole::Unknown, attempts }
+        let mark = Arc::new(Mark::new(Recorded::Written));
+        Unsettled { solution: Arc::new(solution), whole: Whole::Unknown, mark, attempts }
     }
 
     fn pop(retries: &mut Retries, now: Instant) -> Option<Digest> {
