@@ -150,6 +150,31 @@ fn a_crash_that_loses_blocks_does_not_stop_mining() {
 }
 
 #[test]
+fn blocks_that_a_crash_of_the_node_loses_are_given_back() {
+    let mut node = BitcoinNode::start();
+    node.generate(1);
+    node.flush();
+    let pool = Pool::start_on(&node, &by_cookie(&node), ONE_A_SECOND);
+    let miner = mine(&pool);
+    pool.wait_for_height(5, PATIENCE);
+    end(miner);
+    let (height, tip) = tip_by_cli(&node);
+    wait_for_log(&pool, "block accepted", usize::try_from(height - 1).expect("heights are small"));
+    // No other node has them.
+    node.kill();
+    wait_for_log(&pool, "template source down", 1);
+    node.restart();
+    let ours = usize::try_from(height - 1).expect("heights are small");
+    wait_for_log(&pool, "a block of ours left the best chain: it is offered again", ours);
+    pool.wait_for_height(height, PATIENCE);
+    assert_eq!(tip_by_cli(&node), (height, tip), "the same blocks");
+    let miner = mine(&pool);
+    pool.wait_for_height(height + 1, PATIENCE);
+    end(miner);
+    pool.stop();
+}
+
+#[test]
 fn a_reorganisation_is_followed() {
     let (node, other) = (BitcoinNode::start(), BitcoinNode::start_listening());
     node.generate(1);

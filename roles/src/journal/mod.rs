@@ -2,8 +2,8 @@
 //!
 //! Every solution is written to a file of its own and synced at the moment at which it is submitted; neither waits for the
 //! other. Where the template's transactions are at hand the file holds the whole block, so that any node can take it, also
-//! after a restart. An entry stays pending until its outcome is final ([`Submission::is_settled`]); pending entries are
-//! offered again at start.
+//! after a restart. An entry stays pending until its outcome is final ([`Submission::is_settled`]), and is pending again when its
+//! block leaves the best chain; pending entries are offered again at start.
 //!
 //! One thread writes, in order. Bounds: [`QUEUE_MAX`] entries wait for it, then the caller does, so that none is dropped;
 //! settled entries are pruned beyond a count and an age, and so are pending and corrupt ones, with a line in the log. The
@@ -134,6 +134,9 @@ enum Order {
         id: EntryId,
         outcome: String,
     },
+    Reopen {
+        id: EntryId,
+    },
 }
 
 /// See the module.
@@ -212,6 +215,11 @@ impl Journal {
         if outcome.is_settled() {
             self.order(Order::Settle { id, outcome: outcome.to_string() });
         }
+    }
+
+    /// Takes back what [`settle`](Self::settle) wrote: the entry is pending again.
+    pub fn reopen(&self, id: EntryId) {
+        self.order(Order::Reopen { id });
     }
 
     fn order(&self, order: Order) {
@@ -329,6 +337,11 @@ impl Writer {
                     tracing::warn!(%error, %id, "journal: an outcome could not be written; the block will be offered again");
                 }
             }
+            Order::Reopen { id } => {
+                if let Err(error) = self.reopen(id) {
+                    tracing::warn!(%error, %id, "journal: an outcome could not be taken back; a restart forgets the block");
+                }
+            }
         }
         self.prune();
     }
@@ -378,6 +391,18 @@ impl Writer {
         file.sync_data()?;
         self.pending.remove(&id);
         self.settled.push_back(id);
+        Ok(())
+    }
+
+    fn reopen(&mut self, id: EntryId) -> io::Result<()> {
+        let Some(place) = self.settled.iter().rposition(|settled| *settled == id) else { return Ok(()) };
+        let path = entry_path(&self.config.directory, id);
+        let record = record::decode(&read_bounded(&path)?).map_err(io::Error::other)?.record;
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(record.len)?;
+        file.sync_all()?;
+        self.settled.remove(place);
+        self.pending.insert(id, record);
         Ok(())
     }
 

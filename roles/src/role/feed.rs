@@ -9,6 +9,7 @@ use adit_proto::template::TemplateUpdate;
 use crossbeam::channel::{Receiver, select_biased};
 use tracing::{debug, info, warn};
 
+use super::blocks::Records;
 use crate::nodes::{SourceStanding, SourceUpdate};
 
 /// What the source last said of the chain.
@@ -54,6 +55,8 @@ pub(super) struct Feeder {
     pub(super) source: String,
     pub(super) updates: Receiver<SourceUpdate>,
     pub(super) chain: Arc<ChainState>,
+    /// Told of blocks that left the best chain.
+    pub(super) records: Option<Records>,
 }
 
 impl Feeder {
@@ -100,6 +103,9 @@ impl Feeder {
             SourceUpdate::BlockDisconnected { height, hash } => {
                 self.chain.height.store(height.saturating_sub(1), Ordering::Relaxed);
                 warn!(height, %hash, "block left the best chain: its reward is void unless it comes back");
+                if let Some(records) = &self.records {
+                    records.report_left(hash);
+                }
             }
         }
         None

@@ -65,6 +65,8 @@ pub(crate) struct Role<S: Service> {
     feeding: Vec<JoinHandle<()>>,
     /// Ends with the engine's links: what drains them.
     draining: Vec<JoinHandle<()>>,
+    /// Taken when the feed starts.
+    records: Option<blocks::Records>,
 }
 
 /// What is taken apart at the end.
@@ -109,6 +111,7 @@ impl<S: Service> Role<S> {
             stopped,
             feeding: Vec::new(),
             draining: Vec::new(),
+            records: None,
         };
         // From here on a failure drops the role, which ends and joins what was started.
         role.drain("log", move || events::write(&events, clients))?;
@@ -135,16 +138,19 @@ impl<S: Service> Role<S> {
         self.drain("blocks", move || submitter.run())?;
         self.drain("outcomes", move || outcomes.run())?;
         self.drain("recorder", move || recorder.run())?;
+        self.records = Some(records.clone());
         Ok(records)
     }
 
     /// Starts what takes the source's reports.
     pub(crate) fn start_feed(&mut self, take: impl FnMut(Fed) + Send + 'static) -> Result<(), RoleError> {
+        let records = self.records.take();
         let running = self.running();
         let feeder = feed::Feeder {
             source: running.source.name().to_owned(),
             updates: running.source.updates(),
             chain: Arc::clone(&running.chain),
+            records,
         };
         self.feed("templates", move |stopped| feeder.run(&stopped, take))
     }
@@ -194,6 +200,8 @@ impl<S: Service> Role<S> {
     pub(crate) fn end(&mut self, grace: Duration) -> Option<ShutdownReport> {
         let Running { engine, source, stopping, .. } = self.running.take()?;
         stopping.requested.store(true, Ordering::Release);
+        // Nobody but who feeds and who drains holds the recorder.
+        self.records = None;
         // The engine's threads end, and with them its links: the draining threads come to their end, and no thread that
         // feeds can wait for it any more.
         let report = engine.shutdown_after(grace, || self.end_feeding(FEED_PATIENCE.min(grace / 4)));

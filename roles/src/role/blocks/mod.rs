@@ -2,13 +2,14 @@
 //!
 //! Three threads. The submitter hands each solution to the template source and, by a link that it never waits for, to the
 //! recorder, which owns the journal: a slow disk holds up no block. A third waits for the source's answers, tells log and
-//! recorder, and offers what could not be submitted again. What is not settled when the role stops stays pending in the
+//! recorder, and offers what could not be submitted again. So does it with a block that was settled and left the best chain: a
+//! node that crashes forgets blocks, and then the journal may be the only one that has it. What is not settled when the role stops stays pending in the
 //! journal and is offered at the next start.
 //!
 //! Bounds: [`IN_FLIGHT_MAX`] solutions wait for their turn to be waited for, beyond that the submitter waits, and then the
 //! engine, so that no solution is dropped. [`RECORDS_MAX`] records wait for the journal; what finds that link full is submitted
 //! all the same, and recorded when it is offered again. [`UNSETTLED_MAX`] solutions wait to be offered again, each
-//! [`ATTEMPTS_MAX`] times.
+//! [`ATTEMPTS_MAX`] times. [`REMEMBERED_MAX`] settled ones are remembered, and offered again [`RECALLS_MAX`] times.
 
 mod mark;
 mod outcomes;
@@ -26,12 +27,12 @@ use std::time::Duration;
 use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
 use crossbeam::channel::{Receiver, Sender, bounded};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::journal::{EntryId, Journal, JournalEntry, Recovery};
 use crate::nodes::{Submission, TemplateSource, TemplateTransactions};
 use mark::Mark;
-use outcomes::Outcomes;
+use outcomes::{Outcomes, Waits};
 use recorder::Recorder;
 use submitter::Submitter;
 
@@ -41,6 +42,10 @@ const IN_FLIGHT_MAX: usize = 4_096;
 const RECORDS_MAX: usize = 1_024;
 /// Solutions that are offered again; more wait in the journal for the next start.
 const UNSETTLED_MAX: usize = 256;
+/// Settled blocks that are remembered, in case that they leave the best chain.
+const REMEMBERED_MAX: usize = 128;
+/// How often a block is offered again because it left the best chain.
+const RECALLS_MAX: u32 = 16;
 /// How often a solution is offered again before that is left to the next start: ten minutes, then a day.
 const ATTEMPTS_MAX: u32 = ATTEMPTS_QUICK + 1_440;
 /// After how many attempts the pause becomes longer.
@@ -49,6 +54,8 @@ const ATTEMPTS_QUICK: u32 = 120;
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// See [`RETRY_PAUSE`].
 const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause before a block is offered again that left the best chain: those below it may have left with it, and are told later.
+const RECALL_PAUSE: Duration = Duration::from_millis(200);
 /// Pause after [`ATTEMPTS_QUICK`] attempts: a block that old is seldom of use any more.
 const LATE_RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// After which a source that does not answer is reported.
@@ -139,6 +146,8 @@ enum Record {
     Settled { hash: Digest, outcome: Submission },
     /// It is not offered any more: the entry stays pending.
     GivenUp { hash: Digest },
+    /// A block, ours or another's, left the best chain.
+    Left { hash: Digest },
 }
 
 /// How far a stop of the role has come.
@@ -150,13 +159,21 @@ pub(in crate::role) struct Stopping {
     pub(in crate::role) engine_ended: AtomicBool,
 }
 
-/// A way to the journal for what cannot be submitted.
+/// A way to the recorder for what is no new block.
+#[derive(Clone)]
 pub(crate) struct Records(Sender<Record>);
 
 impl Records {
     /// Writes what is known of a solution that comes to nothing, with the reason. Whether there was room for it.
     pub(crate) fn record_refused(&self, solution: Solution, reason: String) -> bool {
         self.0.try_send(Record::Refused { solution: Arc::new(solution), reason }).is_ok()
+    }
+
+    /// Says that a block left the best chain. If it is ours, it is offered again: a node may have lost it.
+    pub(in crate::role) fn report_left(&self, hash: Digest) {
+        if self.0.try_send(Record::Left { hash }).is_err() {
+            warn!(%hash, "the journal is behind: if this block was ours, it is not offered again");
+        }
     }
 }
 
@@ -187,10 +204,11 @@ pub(super) fn parts(ends: Ends, journal: Journal, recovery: Recovery, on_block: 
         records: records.clone(),
         in_flight: sender,
     };
-    let mut outcomes =
-        Outcomes::new(in_flight, records.clone(), ends.source, ends.tally, ends.stopping, on_block);
-    let recorder =
-        Recorder::new(journal, orders, unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id)));
+    let (recall, recalled) = bounded(REMEMBERED_MAX);
+    let waits = Waits { in_flight, recalled, records: records.clone() };
+    let mut outcomes = Outcomes::new(waits, ends.source, ends.tally, ends.stopping, on_block);
+    let recovered = unsettled.iter().map(|(id, entry)| (entry.solution.digest, *id));
+    let recorder = Recorder::new(journal, orders, recall, recovered);
     unsettled.into_iter().for_each(|(_, entry)| outcomes.keep_recovered(entry));
     Parts { submitter, outcomes, recorder, records: Records(records) }
 }
@@ -203,10 +221,9 @@ fn recover(journal: &Journal, recovery: Recovery) -> Vec<(EntryId, JournalEntry)
     let pending = recovery.pending.len();
     if pending > 0 {
         let offered = pending.min(UNSETTLED_MAX);
-        tracing::warn!(
+        warn!(
             pending,
-            offered,
-            "journal: solutions of an earlier run were not settled; offering the newest again"
+            offered, "journal: solutions of an earlier run were not settled; offering the newest again"
         );
     }
     let newest = recovery.pending.into_iter().skip(pending.saturating_sub(UNSETTLED_MAX));

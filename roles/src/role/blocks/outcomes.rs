@@ -12,14 +12,15 @@ use std::time::{Duration, Instant};
 use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
 use bitcoin::hex::DisplayHex;
-use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, Select, Sender, TryRecvError, never};
 use tracing::{error, info, warn};
 
 use super::mark::{Mark, Recorded};
 use super::unsettled::{Retries, Unsettled, Whole};
 use super::{
     ANSWER_PATIENCE, ANSWER_PATIENCE_AT_STOP, ATTEMPTS_MAX, ATTEMPTS_QUICK, BlockReport, Btc,
-    FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, OnBlock, RETRY_PAUSE, Record, Stopping, Tally,
+    FIRST_RETRY_PAUSE, Finder, InFlight, LATE_RETRY_PAUSE, OnBlock, RECALL_PAUSE, RETRY_PAUSE, Record,
+    Stopping, Tally,
 };
 use crate::journal::JournalEntry;
 use crate::nodes::{Submission, TemplateSource};
@@ -46,10 +47,19 @@ impl Awaited {
     }
 }
 
+/// The thread's links.
+pub(super) struct Waits {
+    /// From the submitter.
+    pub(super) in_flight: Receiver<InFlight>,
+    /// Entries of blocks that left the best chain.
+    pub(super) recalled: Receiver<JournalEntry>,
+    /// To the recorder.
+    pub(super) records: Sender<Record>,
+}
+
 /// What the thread owns.
 pub(in crate::role) struct Outcomes {
-    in_flight: Receiver<InFlight>,
-    records: Sender<Record>,
+    waits: Waits,
     source: Arc<Box<dyn TemplateSource>>,
     tally: Arc<Tally>,
     stopping: Arc<Stopping>,
@@ -66,16 +76,14 @@ pub(in crate::role) struct Outcomes {
 
 impl Outcomes {
     pub(super) fn new(
-        in_flight: Receiver<InFlight>,
-        records: Sender<Record>,
+        waits: Waits,
         source: Arc<Box<dyn TemplateSource>>,
         tally: Arc<Tally>,
         stopping: Arc<Stopping>,
         on_block: OnBlock,
     ) -> Self {
         Self {
-            in_flight,
-            records,
+            waits,
             source,
             tally,
             stopping,
@@ -90,10 +98,14 @@ impl Outcomes {
 
     /// Takes an entry that an earlier run did not settle.
     pub(super) fn keep_recovered(&mut self, entry: JournalEntry) {
+        self.keep(entry, false, FIRST_RETRY_PAUSE);
+    }
+
+    fn keep(&mut self, entry: JournalEntry, is_recalled: bool, pause: Duration) {
         let whole = entry.block.map_or(Whole::Unknown, |block| Whole::Block(block.into()));
         let mark = Arc::new(Mark::new(Recorded::Written));
-        let block = Unsettled { solution: Arc::new(entry.solution), whole, mark, attempts: 0 };
-        self.postpone(block, FIRST_RETRY_PAUSE);
+        let block = Unsettled { solution: Arc::new(entry.solution), whole, mark, is_recalled, attempts: 0 };
+        self.postpone(block, pause);
     }
 
     /// Runs until the submitter has ended and what is in flight is answered, or the time for answers is over.
@@ -108,15 +120,20 @@ impl Outcomes {
             self.offer_due(now);
             self.wait(is_fed, now);
             if is_fed && self.awaited.len() < AWAITED_MAX {
-                match self.in_flight.try_recv() {
+                match self.waits.in_flight.try_recv() {
                     Ok(InFlight { solution, transactions, mark, answer }) => {
                         let whole = Whole::of(transactions);
-                        let block = Unsettled { solution, whole, mark, attempts: 0 };
+                        let block = Unsettled { solution, whole, mark, is_recalled: false, attempts: 0 };
                         self.awaited.push_back(Awaited::new(block, answer));
                     }
                     Err(TryRecvError::Empty) => {}
                     Err(TryRecvError::Disconnected) => is_fed = false,
                 }
+            }
+            match self.waits.recalled.try_recv() {
+                Ok(entry) => self.keep(entry, true, RECALL_PAUSE),
+                Err(TryRecvError::Empty) => {}
+                Err(TryRecvError::Disconnected) => self.waits.recalled = never(),
             }
         }
         self.leave_the_rest();
@@ -126,8 +143,9 @@ impl Outcomes {
     fn wait(&self, is_fed: bool, now: Instant) {
         let mut select = Select::new();
         if is_fed && self.awaited.len() < AWAITED_MAX {
-            select.recv(&self.in_flight);
+            select.recv(&self.waits.in_flight);
         }
+        select.recv(&self.waits.recalled);
         self.awaited.iter().for_each(|awaited| {
             select.recv(&awaited.answer);
         });
@@ -180,9 +198,11 @@ impl Outcomes {
         let (hash, is_first, is_settled) = (block.hash(), *attempts == 0, outcome.is_settled());
         if is_settled {
             // The journal is behind if the link is full. The entry then stays pending, and is offered again for nothing.
-            let _ = self.records.try_send(Record::Settled { hash, outcome: outcome.clone() });
+            let _ = self.waits.records.try_send(Record::Settled { hash, outcome: outcome.clone() });
         }
-        self.count(&outcome);
+        if !block.is_recalled {
+            self.count(&outcome);
+        }
         let report = BlockReport { outcome, hash, finder: Finder::of(solution) };
         if is_first && let Submission::UnknownTemplate { template_id } = report.outcome {
             // Whoever knows the transactions can still make a block of this.
@@ -194,7 +214,9 @@ impl Outcomes {
         }
         if is_first || is_settled {
             log(&report, mark.recorded());
-            (self.on_block)(&report);
+            if !block.is_recalled {
+                (self.on_block)(&report);
+            }
         }
         if is_settled {
             return;
@@ -226,7 +248,7 @@ impl Outcomes {
     fn give_up(&self, block: &Unsettled) {
         let hash = block.hash();
         // A full link forgets it neither: the recorder then remembers one entry too many.
-        let _ = self.records.try_send(Record::GivenUp { hash });
+        let _ = self.waits.records.try_send(Record::GivenUp { hash });
         match block.mark.recorded() {
             Recorded::Missing => log_lost(block),
             recorded => error!(%hash, "block not submitted: {recorded}, and offered at the next start"),
@@ -254,7 +276,7 @@ impl Outcomes {
             transactions: block.whole.transactions(),
             mark: Arc::clone(&block.mark),
         };
-        if self.records.try_send(found).is_err() && is_missing {
+        if self.waits.records.try_send(found).is_err() && is_missing {
             block.mark.set(Recorded::Missing);
         }
     }

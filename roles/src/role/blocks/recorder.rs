@@ -11,17 +11,25 @@ use std::sync::Arc;
 use adit_hasher::Digest;
 use adit_proto::mining::server::Solution;
 use bitcoin::hex::DisplayHex;
-use crossbeam::channel::{Receiver, TryRecvError, never, select};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, never, select};
 use tracing::{debug, error, info, warn};
 
-use super::Record;
 use super::mark::{Mark, Recorded};
-use crate::journal::{EntryId, Journal};
+use super::{RECALLS_MAX, REMEMBERED_MAX, Record};
+use crate::journal::{EntryId, Journal, JournalEntry};
 use crate::nodes::{Submission, TemplateTransactions};
 
 /// More than can be in flight, wait for the journal and be offered again, together.
 const ENTRIES_MAX: usize = 8_192;
 const _: () = assert!(ENTRIES_MAX >= super::IN_FLIGHT_MAX + super::RECORDS_MAX + super::UNSETTLED_MAX);
+
+/// A block's entry in the journal.
+#[derive(Clone, Copy)]
+struct Entry {
+    id: EntryId,
+    /// How often the block was offered again because it left the best chain.
+    recalls: u32,
+}
 
 /// A solution on its way to the disk.
 struct Writing {
@@ -37,7 +45,11 @@ pub(in crate::role) struct Recorder {
     journal: Journal,
     orders: Receiver<Record>,
     /// Entries without outcome, by the block's hash.
-    entries: HashMap<Digest, EntryId>,
+    entries: HashMap<Digest, Entry>,
+    /// The newest entries whose blocks may be in a chain, oldest first.
+    settled: VecDeque<(Digest, Entry)>,
+    /// Takes those that left the best chain.
+    recall: Sender<JournalEntry>,
     /// In the order in which the journal writes.
     writing: VecDeque<Writing>,
 }
@@ -46,9 +58,11 @@ impl Recorder {
     pub(super) fn new(
         journal: Journal,
         orders: Receiver<Record>,
+        recall: Sender<JournalEntry>,
         recovered: impl Iterator<Item = (Digest, EntryId)>,
     ) -> Self {
-        Self { journal, orders, entries: recovered.collect(), writing: VecDeque::new() }
+        let entries = recovered.map(|(hash, id)| (hash, Entry { id, recalls: 0 })).collect();
+        Self { journal, orders, entries, settled: VecDeque::new(), recall, writing: VecDeque::new() }
     }
 
     /// Runs until the submitter and the thread that waits for outcomes have ended, and everything is on disk.
@@ -94,13 +108,46 @@ impl Recorder {
                 self.writing.push_back(Writing { solution, mark: None, is_first: true, durable });
             }
             Record::Settled { hash, outcome } => {
-                if let Some(id) = self.entries.remove(&hash) {
-                    self.journal.settle(id, &outcome);
+                let Some(entry) = self.entries.remove(&hash) else { return };
+                self.journal.settle(entry.id, &outcome);
+                if !matches!(outcome, Submission::Rejected { .. }) {
+                    self.settled.push_back((hash, entry));
+                    if self.settled.len() > REMEMBERED_MAX {
+                        self.settled.pop_front();
+                    }
                 }
             }
             Record::GivenUp { hash } => {
                 self.entries.remove(&hash);
             }
+            Record::Left { hash } => self.recall(hash),
+        }
+    }
+
+    /// A block left the best chain: if it is ours, it is unsettled again.
+    fn recall(&mut self, hash: Digest) {
+        let Some(place) = self.settled.iter().position(|(settled, _)| *settled == hash) else { return };
+        let Some((_, Entry { id, recalls })) = self.settled.remove(place) else { return };
+        if recalls >= RECALLS_MAX {
+            warn!(%hash, recalls, "a block of ours left the best chain too often: it is not offered again");
+            return;
+        }
+        while self.writing.iter().any(|writing| writing.solution.digest == hash) {
+            self.wait_for_written();
+        }
+        let entry = match self.journal.read(id) {
+            Ok(entry) => entry,
+            Err(error) => {
+                error!(%error, %hash, "a block of ours left the best chain and cannot be offered again");
+                return;
+            }
+        };
+        self.journal.reopen(id);
+        self.entries.insert(hash, Entry { id, recalls: recalls + 1 });
+        if self.recall.try_send(entry).is_ok() {
+            warn!(%hash, "a block of ours left the best chain: it is offered again, in case that the node has lost it");
+        } else {
+            error!(%hash, "a block of ours left the best chain: it is in the journal and offered at the next start");
         }
     }
 
@@ -112,11 +159,11 @@ impl Recorder {
     ) {
         let earlier = self.entries.get(&solution.digest).copied();
         let durable = match earlier {
-            Some(id) => self.journal.record_again(id, Arc::clone(&solution), transactions),
+            Some(Entry { id, .. }) => self.journal.record_again(id, Arc::clone(&solution), transactions),
             None => {
                 let recording = self.journal.record(Arc::clone(&solution), transactions);
                 if self.entries.len() < ENTRIES_MAX {
-                    self.entries.insert(solution.digest, recording.id);
+                    self.entries.insert(solution.digest, Entry { id: recording.id, recalls: 0 });
                 }
                 recording.durable
             }

@@ -21,6 +21,8 @@ pub(super) struct Unsettled {
     pub(super) solution: Arc<Solution>,
     pub(super) whole: Whole,
     pub(super) mark: Arc<Mark>,
+    /// It was settled, and then left the best chain: it has been counted and reported.
+    pub(super) is_recalled: bool,
     /// How often it was offered again.
     pub(super) attempts: u32,
 }
@@ -143,7 +145,7 @@ mod tests {
             worker_identity: Vec::new(),
         };
         let mark = Arc::new(Mark::new(Recorded::Written));
-        Unsettled { solution: Arc::new(solution), whole: Whole::Unknown, mark, attempts }
+        Unsettled { solution: Arc::new(solution), whole: Whole::Unknown, mark, is_recalled: false, attempts }
     }
 
     fn pop(retries: &mut Retries, now: Instant) -> Option<Digest> {
