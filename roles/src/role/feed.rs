@@ -89,7 +89,7 @@ impl Feeder {
                 self.chain.is_up.store(false, Ordering::Relaxed);
                 warn!(
                     %source, %reason,
-                    "template source down: the last template is served until it is back, blocks wait in the journal"
+                    "template source down: the last template is served until it is back, and blocks are offered to it then"
                 );
             }
             SourceUpdate::Template { class, update, learned } => {
