@@ -153,9 +153,9 @@ fn whole_blocks_are_taken_as_far_as_a_version_can() {
         // With another mempool, there is no template like it.
         fake.state().mempool.truncate(2);
         fake.restart();
-        let templates = pool.templates.len();
         pool.wait_for(|pool| {
-            pool.templates.len() > templates && !pool.active.as_ref().unwrap().merkle_path.is_empty()
+            let path = &pool.active.as_ref().unwrap().merkle_path;
+            !path.is_empty() && *path != solution.merkle_path
         });
         let answer = pool.source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap();
         match version {
@@ -165,8 +165,7 @@ fn whole_blocks_are_taken_as_far_as_a_version_can() {
                 // With the same one, there is.
                 fake.state().mempool = transactions(3);
                 fake.state().fees_sat = 60_000;
-                let templates = pool.templates.len();
-                pool.wait_for(|pool| pool.templates.len() > templates);
+                pool.wait_for(|pool| pool.active.as_ref().unwrap().merkle_path == solution.merkle_path);
                 let answer = pool.source.submit_block(Arc::clone(&block)).recv_timeout(PATIENCE).unwrap();
                 assert!(matches!(answer, Submission::Accepted { height: 101, .. }), "{answer:?}");
                 assert_eq!(fake.submitted(), (1, 0));
