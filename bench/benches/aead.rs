@@ -1,12 +1,13 @@
-//! The AEAD's boundary: a share frame opened, an answer sealed; each backend that this CPU can run, what is detected, and the
-//! crates `ring` and `chacha20poly1305` as one would use them, side by side. Throughput is in frames.
+//! The AEAD's boundary: share frames opened, one by one, as a batch of several connections, and as a run of one; an answer sealed.
+//! Each backend that this CPU can run, what is detected, and the crates `ring` and `chacha20poly1305` as one would use them, side by
+//! side. Throughput is in frames.
 //!
 //! `cargo bench -p adit-bench --bench aead`
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use adit_aead::{Aead, Backend, HEADER_LEN, SEALED_HEADER_LEN, TAG_LEN};
+use adit_aead::{Aead, Backend, HEADER_LEN, OpenJob, Opening, SEALED_HEADER_LEN, TAG_LEN};
 use chacha20poly1305::aead::AeadInPlace;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
@@ -26,7 +27,7 @@ type Frame = [u8; FRAME_LEN_MAX];
 
 fn aeads() -> Vec<(String, Aead)> {
     let detected = Aead::detect();
-    println!("detected: {}", detected.backend());
+    println!("detected: {}", detected.describe());
     let forced = Backend::ALL
         .into_iter()
         .filter_map(|backend| Some((format!("adit, {backend}"), Aead::forced(backend)?)));
@@ -143,6 +144,72 @@ fn opens(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
     }
 }
 
+/// The first frames of several connections, by size of the batch.
+fn batches(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
+    const LEN: usize = 24;
+    let sealed: [Frame; FRAMES] = core::array::from_fn(|connection| sealed_frame(connection, LEN));
+    let keys: [[u8; 32]; FRAMES] = core::array::from_fn(key);
+    for size in [1, 2, 4, FRAMES] {
+        let mut group = group(criterion, "open a batch", size);
+        for (name, aead) in aeads {
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    let mut frames = *black_box(&sealed);
+                    let mut jobs = frames.each_mut().map(|bytes| OpenJob {
+                        key: &keys[0],
+                        nonce: 0,
+                        bytes,
+                        payload_len_max: LEN,
+                    });
+                    for (job, key) in jobs.iter_mut().zip(black_box(&keys)) {
+                        job.key = key;
+                    }
+                    let mut outcomes = [Ok(Opening::Header); FRAMES];
+                    aead.open_frames(&mut jobs[..size], &mut outcomes[..size]);
+                    assert!(outcomes[..size].iter().all(|outcome| *outcome == Ok(Opening::Frame)));
+                    black_box(&mut frames);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// Frames of one connection that lie one after the other, by their number. What no run takes is opened one by one.
+fn runs(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
+    const LEN: usize = 24;
+    const SEALED_LEN: usize = SEALED_HEADER_LEN + LEN + TAG_LEN;
+    for count in [2, 4, 8, 32] {
+        let mut sealed = vec![[0; SEALED_LEN]; count];
+        for (nonce, frame) in (0..).step_by(2).zip(&mut sealed) {
+            let (header, payload) = frame.split_first_chunk_mut().expect("a frame has a header");
+            header[3] = LEN as u8;
+            Aead::detect().seal_frame(&key(0), nonce, header, payload);
+        }
+        let sealed = sealed.as_flattened();
+        let mut bytes = sealed.to_vec();
+        let mut group = group(criterion, "open a run", count);
+        for (name, aead) in aeads {
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
+                bencher.iter(|| {
+                    bytes.copy_from_slice(black_box(sealed));
+                    let mut opened = 0;
+                    while opened < count {
+                        let (rest, nonce) = (&mut bytes[opened * SEALED_LEN..], 2 * opened as u64);
+                        let taken = aead.open_run(&key(0), nonce, rest, LEN);
+                        if taken == 0 {
+                            aead.open_frame(&key(0), nonce, rest, LEN).expect("untouched frames");
+                        }
+                        opened += taken.max(1);
+                    }
+                    black_box(&mut bytes);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 fn seals(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
     for len in PAYLOAD_LENS {
         let plain = plain_frame(len);
@@ -174,6 +241,8 @@ fn main() {
         .configure_from_args();
     let aeads = aeads();
     opens(&mut criterion, &aeads);
+    batches(&mut criterion, &aeads);
+    runs(&mut criterion, &aeads);
     seals(&mut criterion, &aeads);
     criterion.final_summary();
 }

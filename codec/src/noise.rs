@@ -18,7 +18,7 @@ mod symmetric;
 mod transport;
 
 pub use adit_aead::{Aead, Backend as AeadBackend};
-pub use deframing::{DeframeError, SPARE_CAPACITY_MAX, SecureDeframer, SpareBuffers};
+pub use deframing::{DeframeError, Frames, SPARE_CAPACITY_MAX, SecureDeframer, SpareBuffers};
 pub use handshake::{EphemeralKey, HandshakeError, Initiator, Responder, Transport};
 pub use transport::{
     CHUNK_LEN_MAX, FRAME_OFFSET, OpenError, Opener, SEALED_CHUNK_LEN_MAX, SEALED_HEADER_LEN, SealError,

@@ -9,7 +9,7 @@ use adit_codec::{
     keys::{AuthorityPublicKey, AuthoritySecretKey, CertificateError, StaticKeyPair},
     noise::{
         ACT1_LEN, ACT2_LEN, Aead, AeadBackend, EphemeralKey, FRAME_OFFSET, HandshakeError, Initiator,
-        Responder, SecureDeframer, Transport, sealed_len,
+        Responder, SecureDeframer, SpareBuffers, Transport, sealed_len,
     },
 };
 use codec_sv2::{
@@ -149,12 +149,12 @@ fn frames_pass_both_ways((ours, theirs): Ends) {
     // Many frames in one piece.
     let mut stream: Vec<u8> =
         sent.iter().flat_map(|plain| they_seal(&mut encoder, &mut encrypt, plain)).collect();
-    let mut input = &mut stream[..];
+    let (mut frames, mut spares) = (deframer.frames(&mut stream), SpareBuffers::new(0));
     for plain in &sent {
-        let (header, payload) = deframer.next_frame(&mut input).unwrap().unwrap();
+        let (header, payload) = frames.next_frame(&mut spares).unwrap().unwrap();
         assert!((header.to_bytes(), payload) == (*plain.first_chunk().unwrap(), &plain[6..]));
     }
-    assert_eq!(deframer.next_frame(&mut input), Ok(None));
+    assert_eq!(frames.next_frame(&mut spares), Ok(None));
 }
 
 #[test]

@@ -44,28 +44,43 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 
 type Frames = Vec<(FrameHeader, Vec<u8>)>;
 
-/// The frames that came out, and the error at which it stopped.
+/// The frames that came out, and the error at which it stopped; opened ahead of their turn, or one by one.
 fn receive(
     deframer: &mut SecureDeframer,
     stream: &mut [u8],
     cuts: &[usize],
+    ahead: bool,
 ) -> (Frames, Option<DeframeError>) {
-    let mut frames = Frames::new();
+    let mut received = Frames::new();
     let mut spares = SpareBuffers::new(1);
     let mut cuts = cuts.iter().cycle();
     let mut rest = stream;
     while !rest.is_empty() {
         let (mut piece, after) = rest.split_at_mut(rest.len().min(*cuts.next().unwrap()));
         rest = after;
-        loop {
-            match deframer.next_frame_with(&mut piece, &mut spares) {
-                Ok(Some((header, payload))) => frames.push((header, payload.to_vec())),
-                Ok(None) => break,
-                Err(error) => return (frames, Some(error)),
+        let error = if ahead {
+            let mut frames = deframer.frames(piece);
+            loop {
+                match frames.next_frame(&mut spares) {
+                    Ok(Some((header, payload))) => received.push((header, payload.to_vec())),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
             }
+        } else {
+            loop {
+                match deframer.next_frame_with(&mut piece, &mut spares) {
+                    Ok(Some((header, payload))) => received.push((header, payload.to_vec())),
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            }
+        };
+        if error.is_some() {
+            return (received, error);
         }
     }
-    (frames, None)
+    (received, None)
 }
 
 fn sealed_stream(transport: &mut Transport, lens: &[usize]) -> (Frames, Vec<u8>) {
@@ -88,20 +103,65 @@ fn sealed_stream(transport: &mut Transport, lens: &[usize]) -> (Frames, Vec<u8>)
     (frames, stream)
 }
 
+/// Whoever drops frames that are open already would lose them: nothing opens afterwards.
+#[test]
+fn frames_dropped_early_end_the_stream() {
+    for aead in AeadBackend::ALL.into_iter().filter_map(Aead::forced) {
+        for taken in 0..=20 {
+            let (mut one, other) = pair(aead, aead);
+            let (sent, mut stream) = sealed_stream(&mut one, &[24; 20]);
+            let mut deframer = SecureDeframer::new(other.opener, 100);
+            let mut spares = SpareBuffers::new(0);
+            let mut frames = deframer.frames(&mut stream);
+            for (header, payload) in &sent[..taken] {
+                assert_eq!(frames.next_frame(&mut spares), Ok(Some((*header, &payload[..]))));
+            }
+            drop(frames);
+            let (_, mut more) = sealed_stream(&mut one, &[24]);
+            let result = deframer.next_frame(&mut &mut more[..]).map(|frame| frame.is_some());
+            let (lost, poisoned) = (OpenError::Tag, OpenError::Poisoned);
+            match taken {
+                20 => assert_eq!(result, Ok(true)),
+                _ => assert!(result == Err(lost.into()) || result == Err(poisoned.into()), "{result:?}"),
+            }
+        }
+    }
+}
+
+/// A frame over the limit behind others: they come out, then the error.
+#[test]
+fn a_limit_holds_for_frames_opened_ahead() {
+    for aead in AeadBackend::ALL.into_iter().filter_map(Aead::forced) {
+        for long_at in 0..12 {
+            let (mut one, other) = pair(aead, aead);
+            let mut lens = [24; 12];
+            lens[long_at] = 31;
+            let (sent, mut stream) = sealed_stream(&mut one, &lens);
+            let mut deframer = SecureDeframer::new(other.opener, 30);
+            let (received, error) = receive(&mut deframer, &mut stream, &[10_000], true);
+            assert_eq!(received, sent[..long_at]);
+            let header = sent[long_at].0;
+            assert_eq!(error, Some(DeframeError::PayloadTooLong { header, payload_len_max: 30 }));
+            assert_eq!(deframer.next_frame(&mut &mut [0; 30][..]), Err(OpenError::Poisoned.into()));
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn what_goes_in_comes_out(
-        lens in vec(payload_len(), 1..12),
+        lens in vec(payload_len(), 1..40),
         cuts in cuts(),
         sealing in aead(),
         opening in aead(),
+        ahead in any::<bool>(),
     ) {
         let (mut one, other) = pair(sealing, opening);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
         let mut deframer = SecureDeframer::new(other.opener, 200_000);
-        let (received, error) = receive(&mut deframer, &mut stream, &cuts);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts, ahead);
         prop_assert_eq!(error, None);
         prop_assert!(received == frames);
         prop_assert_eq!(deframer.buffered_len(), 0);
@@ -110,11 +170,12 @@ proptest! {
     /// One changed bit: all frames before it come out, none from it on.
     #[test]
     fn a_changed_bit_ends_the_stream(
-        lens in vec(payload_len(), 1..8),
+        lens in vec(payload_len(), 1..30),
         cuts in cuts(),
         position in any::<Index>(),
         bit in 0..8_u32,
         aead in aead(),
+        ahead in any::<bool>(),
     ) {
         let (mut one, other) = pair(aead, aead);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
@@ -127,7 +188,7 @@ proptest! {
             whole += 1;
         }
         let mut deframer = SecureDeframer::new(other.opener, 200_000);
-        let (received, error) = receive(&mut deframer, &mut stream, &cuts);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts, ahead);
         prop_assert_eq!(error, Some(DeframeError::Open(OpenError::Tag)));
         prop_assert!(received == frames[..whole]);
     }

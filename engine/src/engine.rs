@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use adit_codec::noise::Aead;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crossbeam::utils::CachePadded;
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
@@ -47,6 +48,8 @@ pub struct EngineConfig<C = MiningConfig> {
     pub listen: SocketAddr,
     /// CPUs, one shard each.
     pub cpus: Vec<usize>,
+    /// What connections are encrypted with.
+    pub aead: Aead,
     /// What is served.
     pub service: C,
     /// Bounds.
@@ -143,6 +146,7 @@ fn start_shard<C: ServiceConfig>(
         shard: u8::try_from(index).expect("at most SHARDS_MAX shards"),
         random: random()?,
         limits: config.limits,
+        aead: config.aead,
         handshakes_per_second: f64::from(config.limits.handshakes_per_second_max) / config.cpus.len() as f64,
         sizes,
         origin,

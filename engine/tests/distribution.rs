@@ -11,6 +11,7 @@ use adit_codec::Encode;
 use adit_codec::message::{
     CoinbaseOutputConstraints, Message, Protocol, RequestTransactionData, SetupConnection, SubmitSolution,
 };
+use adit_codec::noise::Aead;
 use adit_engine::service::{Distribution, DistributionCommand, DistributionOutput, DistributionUpdate};
 use adit_engine::{EndKind, Engine, EngineConfig, EngineHandle, EngineLimits, LogEvent, StartError};
 use adit_proto::distribution::server::{ClassId, CommandError, Limits, ServerConfig, TransactionsError};
@@ -24,6 +25,7 @@ fn distribution_config(limits: Limits) -> EngineConfig<ServerConfig> {
     EngineConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         cpus: vec![0],
+        aead: Aead::detect(),
         service: ServerConfig { first_template_id: FIRST_TEMPLATE_ID, limits },
         limits: EngineLimits {
             connections_max: 100,

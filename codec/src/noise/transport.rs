@@ -177,6 +177,13 @@ impl Opener {
         }
     }
 
+    /// Opens small frames that `bytes` begin with where they lie, as many as is worth it; returns how many. What follows,
+    /// and what does not open, is left as it is.
+    #[inline]
+    pub(super) fn open_run(&mut self, bytes: &mut [u8], payload_len_max: u32) -> usize {
+        self.cipher.open_run(bytes, payload_len_max as usize)
+    }
+
     fn open_chunks(&mut self, ciphertext: &mut [u8]) -> Result<usize, OpenError> {
         let len = ciphertext.len();
         let last_len = len % SEALED_CHUNK_LEN_MAX;

@@ -13,7 +13,7 @@
 //! Bounds: connections (the transport's table), bytes that wait per connection and in all, handshakes per second, spare
 //! buffers and keys (`limits::tick`).
 
-use adit_codec::noise::SpareBuffers;
+use adit_codec::noise::{Aead, SpareBuffers};
 use adit_proto::mining::server::ConnectionId;
 use adit_proto::{Instant, Priority};
 
@@ -50,6 +50,7 @@ pub struct Core<S: Service> {
     pub(super) service: S,
     pub(super) outbox: ServiceOutbox<S>,
     pub(super) limits: EngineLimits,
+    pub(super) aead: Aead,
     pub(super) shard: u8,
     pub(super) now: Instant,
     /// By socket.
@@ -83,6 +84,7 @@ impl<S: Service> Core<S> {
         service: S,
         shard: u8,
         limits: EngineLimits,
+        aead: Aead,
         handshakes_per_second: f64,
         links: CoreLinks<S::Output>,
         now: Instant,
@@ -92,6 +94,7 @@ impl<S: Service> Core<S> {
             shard,
             outbox: ServiceOutbox::<S>::new(),
             limits,
+            aead,
             now,
             connections: Vec::new(),
             sockets: Vec::new(),
@@ -326,24 +329,26 @@ impl<S: Service> Core<S> {
         (known == id).then_some(socket)
     }
 
-    fn receive_frames(&mut self, socket: SocketId, mut bytes: &mut [u8]) {
+    fn receive_frames(&mut self, socket: SocketId, bytes: &mut [u8]) {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         let (Stage::Open { id, deframer } | Stage::Parting { id, deframer, .. }) = &mut connection.stage
         else {
             return;
         };
-        let mut frames = 0;
+        let mut frames = deframer.frames(bytes);
+        let mut received = 0;
         let fault = loop {
-            match deframer.next_frame_with(&mut bytes, &mut self.partials) {
+            match frames.next_frame(&mut self.partials) {
                 Ok(Some((header, payload))) => {
-                    frames += 1;
+                    received += 1;
                     self.service.handle_frame(*id, header, payload, self.now, &mut self.outbox);
                 }
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
         };
-        self.links.counters.add(Counter::FramesReceived, frames);
+        drop(frames);
+        self.links.counters.add(Counter::FramesReceived, received);
         if let Some(error) = fault {
             self.end(socket, EndReason::Frame(error));
         }

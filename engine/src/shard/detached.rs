@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use adit_codec::noise::Aead;
 use adit_proto::Instant;
 use crossbeam::channel::{Receiver, bounded};
 
@@ -40,7 +41,7 @@ impl<S: Service> Detached<S> {
             TipClock::new(Arc::default()),
         );
         let handshakes_per_second = f64::from(limits.handshakes_per_second_max);
-        let core = Core::with_links(service, 0, limits, handshakes_per_second, links, now);
+        let core = Core::with_links(service, 0, limits, Aead::detect(), handshakes_per_second, links, now);
         Self { core, outputs, log }
     }
 

@@ -93,8 +93,9 @@ impl<S: Service> Core<S> {
         let Some(connection) = self.connections[socket.index()].as_mut() else { return };
         let Stage::Queued(act1) = &connection.stage else { return };
         let mut act2 = [0; ACT2_LEN];
-        let session =
+        let mut session =
             Responder::respond(act1.bytes(), &identity.static_key, &identity.certificate, key, &mut act2);
+        session.set_aead(self.aead);
         let deframer = SecureDeframer::new(session.opener, self.limits.frame_payload_len_max);
         connection.stage = Stage::Open { id, deframer };
         connection.outgoing.push_raw(&act2, &mut self.buffers);

@@ -17,6 +17,7 @@ mod outgoing;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use adit_codec::noise::Aead;
 use adit_proto::Instant;
 
 pub use self::core::{Core, Effect};
@@ -53,6 +54,7 @@ pub(crate) struct ShardConfig<C> {
     /// Differs from start to start.
     pub(crate) random: u64,
     pub(crate) limits: EngineLimits,
+    pub(crate) aead: Aead,
     pub(crate) handshakes_per_second: f64,
     pub(crate) sizes: Sizes,
     pub(crate) origin: std::time::Instant,
@@ -89,8 +91,8 @@ impl<S: Service> Shard<S> {
             links.counters.clone(),
             TipClock::new(links.tips.clone()),
         );
-        let core =
-            Core::with_links(service, shard, config.limits, config.handshakes_per_second, core_links, now);
+        let rate = config.handshakes_per_second;
+        let core = Core::with_links(service, shard, config.limits, config.aead, rate, core_links, now);
         Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false, hung_up: false })
     }
 

@@ -15,7 +15,7 @@ use adit_codec::message::{
     Message, OpenExtendedMiningChannel, OpenStandardMiningChannel, Protocol, SetupConnection,
     SubmitSharesExtended, SubmitSharesStandard,
 };
-use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
+use adit_codec::noise::{ACT2_LEN, Aead, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
 use adit_codec::{Encode, encode_frame, frame_len};
 use adit_engine::service::MiningConfig;
 use adit_engine::{Engine, EngineConfig, EngineCounters, EngineHandle, EngineLimits, Identity, LogEvent};
@@ -87,6 +87,7 @@ pub fn config(shards: usize) -> EngineConfig {
     EngineConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         cpus: (0..shards).map(|index| index % cpus).collect(),
+        aead: Aead::detect(),
         service: MiningConfig { server: server_config(), hasher: Hasher::detect() },
         limits: EngineLimits { connections_max: 4_000, ..EngineLimits::default() },
     }

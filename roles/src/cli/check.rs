@@ -53,6 +53,7 @@ fn describe_pool(file: &Path, config: &PoolConfig) -> String {
     };
     let _ = writeln!(out, "- {count} miners on CPU {}", cpus.join(", "));
     let _ = writeln!(out, "- shares are hashed by batch size: {}", config.hasher.describe());
+    let _ = writeln!(out, "- small frames are encrypted by {}", config.aead.describe());
     let _ = writeln!(out, "- {}", authority(&config.authority));
     let _ = writeln!(
         out,

@@ -31,10 +31,18 @@ pub(super) fn run(arguments: &PoolArguments) -> Result<(), Failure> {
     );
     let signals = Signals::install()?;
     config.warnings.iter().for_each(|warning| warn!("{warning}"));
-    let (payout, hasher, cpus) = (config.payout.to_string(), config.hasher.describe(), config.cpus.clone());
+    let (hasher, aead) = (config.hasher.describe(), config.aead.describe());
+    let (payout, cpus) = (config.payout.to_string(), config.cpus.clone());
     let listen = config.settings.pool.listen;
     let pool = Pool::start(config, Box::new(|_| ())).map_err(Failure::running)?;
-    info!(version = env!("CARGO_PKG_VERSION"), source = pool.source_name(), ?cpus, hasher, "pool started");
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        source = pool.source_name(),
+        ?cpus,
+        hasher,
+        aead,
+        "pool started"
+    );
     info!(payout, "rewards go to a script");
     info!(address = %pool.local_addr(), "listening");
     info!("point miners at {}{}", pool.url(), where_host_is(pool.url(), listen, "miners"));

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey};
+use adit_codec::noise::{Aead, AeadBackend};
 use adit_hasher::{Backend, Hasher};
 use bitcoin::Network;
 
 use super::{
-    Authority, AuthoritySettings, Chain, ClientsSettings, Cpus, HasherChoice, Lines, Payout, PoolConfig,
-    Problem, Program, Reading, Settings, SourceKind, TemplateSourceSettings, TpConfig, cpus,
+    AeadChoice, Authority, AuthoritySettings, Chain, ClientsSettings, Cpus, HasherChoice, Lines, Payout,
+    PoolConfig, Problem, Program, Reading, Settings, SourceKind, TemplateSourceSettings, TpConfig, cpus,
 };
 use crate::keys;
 use crate::utc::Utc;
@@ -92,9 +93,12 @@ fn assemble(
     let payout = check_payout(&settings, &mut findings);
     let cpus = check_cpus(&settings, &mut findings);
     let hasher = check_hasher(settings.engine.hasher, &mut findings);
+    let aead = check_aead(settings.engine.aead, &mut findings);
     let authority = authority(&settings.authority, &mut findings);
-    match (payout, cpus, hasher, authority) {
-        (Some(payout), Some(cpus), Some(hasher), Some(authority)) if findings.problems.is_empty() => {
+    match (payout, cpus, hasher, aead, authority) {
+        (Some(payout), Some(cpus), Some(hasher), Some(aead), Some(authority))
+            if findings.problems.is_empty() =>
+        {
             Ok(PoolConfig {
                 settings,
                 lines: findings.lines,
@@ -102,6 +106,7 @@ fn assemble(
                 authority,
                 cpus,
                 hasher,
+                aead,
                 warnings: findings.warnings,
             })
         }
@@ -378,6 +383,20 @@ fn check_hasher(choice: HasherChoice, findings: &mut Findings) -> Option<Hasher>
         findings.problem("engine", "hasher", format!("\"{choice}\": this CPU cannot do that; use \"auto\""));
     }
     hasher
+}
+
+fn check_aead(choice: AeadChoice, findings: &mut Findings) -> Option<Aead> {
+    let backend = match choice {
+        AeadChoice::Auto => return Some(Aead::detect()),
+        AeadChoice::Ring => AeadBackend::Ring,
+        AeadChoice::Avx2 => AeadBackend::Avx2,
+        AeadChoice::Avx512 => AeadBackend::Avx512,
+    };
+    let aead = Aead::forced(backend);
+    if aead.is_none() {
+        findings.problem("engine", "aead", format!("\"{choice}\": this CPU cannot do that; use \"auto\""));
+    }
+    aead
 }
 
 fn check_authority(settings: &AuthoritySettings, findings: &mut Findings) -> Option<Authority> {

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adit_codec::keys::{AuthorityPublicKey, AuthoritySecretKey};
+use adit_codec::noise::Aead;
 use adit_engine::EngineLimits;
 use adit_hasher::Hasher;
 use adit_proto::mining::server;
@@ -81,6 +82,8 @@ pub struct PoolConfig {
     pub cpus: Vec<usize>,
     /// What hashes shares.
     pub hasher: Hasher,
+    /// What encrypts small frames.
+    pub aead: Aead,
     /// What is allowed but worth a thought.
     pub warnings: Vec<String>,
 }

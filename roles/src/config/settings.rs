@@ -308,6 +308,19 @@ choice! {
     Avx512 = "avx-512",
 }
 
+choice! {
+    /// What encrypts small frames.
+    AeadChoice:
+    /// The fastest that the CPU has, measured at start.
+    Auto = "auto",
+    /// The library `ring`.
+    Ring = "ring",
+    /// A frame's four blocks in two sets of vectors.
+    Avx2 = "avx2",
+    /// A frame's four blocks in one set of vectors, and eight frames at once with IFMA.
+    Avx512 = "avx-512",
+}
+
 /// Template sources at most.
 pub const SOURCES_MAX: usize = 8;
 
@@ -354,6 +367,10 @@ settings! {
         /// What hashes shares. `auto` measures at start what is fastest; the others are for tests and comparisons.
         hasher: HasherChoice = HasherChoice::Auto, Kind::Choice(HasherChoice::CHOICES), Presence::Default,
             unit "name", cost "anything but `auto` can be slower by an order of magnitude";
+        /// What encrypts small frames on connections with miners. `auto` measures at start what is fastest; the others are for
+        /// tests and comparisons. Long frames are `ring`'s in any case.
+        aead: AeadChoice = AeadChoice::Auto, Kind::Choice(AeadChoice::CHOICES), Presence::Default,
+            unit "name", cost "anything but `auto` can take several times the CPU for each frame";
     }
 
     /// What the template provider is: where it listens.

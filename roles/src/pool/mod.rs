@@ -56,6 +56,7 @@ impl Pool {
         let engine_config = EngineConfig {
             listen: config.settings.pool.listen,
             cpus: config.cpus.clone(),
+            aead: config.aead,
             service: MiningConfig { server: config.server(), hasher: config.hasher },
             limits: config.engine_limits(),
         };

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
-use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator};
+use adit_codec::noise::{ACT2_LEN, Aead, EphemeralKey, Initiator};
 use adit_engine::EngineLimits;
 use adit_engine::service::Distribution;
 use adit_proto::distribution::Reserve;
@@ -51,6 +51,7 @@ fn start() -> Role<Distribution> {
     let config = EngineConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         cpus: vec![0],
+        aead: Aead::detect(),
         service: ServerConfig { first_template_id: 1, limits: Limits::default() },
         limits: EngineLimits { connections_max: 10, ..EngineLimits::default() },
     };

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
+use adit_codec::noise::Aead;
 use adit_engine::service::{Distribution, DistributionCommand, DistributionUpdate};
 use adit_engine::{EngineConfig, EngineHandle, ShutdownReport};
 use adit_proto::template::TemplateUpdate;
@@ -73,6 +74,7 @@ impl Provider {
         let engine_config = EngineConfig {
             listen: tp.listen,
             cpus: vec![config.cpu],
+            aead: Aead::detect(),
             service: config.server(),
             limits: config.engine_limits(),
         };

@@ -24,8 +24,8 @@ impl Ifma {
             .then_some(Self(()))
     }
 
-    /// Opens the frame that each lane's bytes begin with, as [`FrameStream::open_frame`] does. Of the lanes from `count` on
-    /// nothing is opened, and their bytes must be empty.
+    /// Opens the frame that each of the first `count` lanes' bytes begin with, as [`FrameStream::open_frame`] does. The other
+    /// lanes have no keystream, and nothing in them is opened.
     pub(crate) fn open_frames(
         self,
         count: usize,
@@ -38,8 +38,10 @@ impl Ifma {
             count: usize,
             keys: [&[u8; KEY_LEN]; LANES],
             nonces: [u64; LANES],
-            frames: Frames<'_>,
+            mut frames: Frames<'_>,
         ) -> Outcomes {
+            // Without keystream, a tag of zeros would do.
+            frames.bytes[count..].fill_with(Default::default);
             let streams = streams(count, keys, nonces);
             let verified = verify(&streams, &frames);
             for lane in 0..LANES {

@@ -132,7 +132,7 @@ impl Lanes {
         }
     }
 
-    /// Opens the frame that each of the first `count` lanes' bytes begin with; the others' must be empty.
+    /// Opens the frame that each of the first `count` lanes' bytes begin with.
     #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such kernel"))]
     pub(crate) fn open_frames(
         self,
