@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use adit_loadgen::report::{Report, Spread};
+use adit_loadgen::report::{Report, ShareCounts, Spread};
 use serde::{Deserialize, Serialize};
 
 use crate::generator::{counted, joining_bytes, spreads};
@@ -17,10 +17,14 @@ pub(crate) enum Figure {
     SharesPerSecond,
     /// CPUs that the pool's process kept busy in the measured window.
     CpusBusy,
+    /// CPUs that the load generator kept busy meanwhile: near what it has, the pool could have taken more.
+    GeneratorCpusBusy,
     /// From the share's write (closed loop) or its intended time (open loop) to its acknowledgement.
     AckP50Ms,
     AckP99Ms,
     AckMaxMs,
+    /// Of it what is the load generator's own: from the intended time to the sealed share (open loop).
+    LateP99Ms,
     /// From the moment at the template source to the first and the last connection, median of the tips or templates that all
     /// connections got.
     FirstMs,
@@ -46,8 +50,10 @@ pub(crate) enum Figure {
     GrowthMib,
     /// Resident memory at most.
     RssMaxMib,
-    /// Shares refused, lost or without an answer, in the whole run.
-    SharesNotAccepted,
+    /// Shares without an answer, and shares refused though they were on the tip, in the whole run.
+    SharesLost,
+    /// Shares that were on their way when a new tip came, and refused for it, in the whole run.
+    SharesStale,
     /// CPU time for each share with two shards in one process, against two processes of one shard.
     SecondShardFactor,
 }
@@ -59,9 +65,11 @@ impl Figure {
             Self::CpuUsPerShare => "CPU per share, us",
             Self::SharesPerSecond => "shares per second",
             Self::CpusBusy => "CPUs busy",
+            Self::GeneratorCpusBusy => "CPUs that the load generator kept busy",
             Self::AckP50Ms => "ack p50, ms",
             Self::AckP99Ms => "ack p99, ms",
             Self::AckMaxMs => "ack max, ms",
+            Self::LateP99Ms => "of it the load generator's own delay, p99, ms",
             Self::FirstMs => "first connection has it after, ms",
             Self::LastMs => "last connection has it after, ms",
             Self::CpuMsEach => "CPU for each, ms",
@@ -75,7 +83,8 @@ impl Figure {
             Self::ShareBytesPerChannel => "memory that shares add per channel, bytes",
             Self::GrowthMib => "memory kept after the last joining, MiB",
             Self::RssMaxMib => "memory at most, MiB",
-            Self::SharesNotAccepted => "shares not accepted",
+            Self::SharesLost => "shares lost, or refused though not stale",
+            Self::SharesStale => "stale shares",
             Self::SecondShardFactor => "CPU per share, two shards against one",
         }
     }
@@ -93,9 +102,13 @@ impl Figure {
             Self::CpuUsPerShare => ratio(watched.cpu_ns_measured as f64 / 1e3, tally.measured.accepted)?,
             Self::SharesPerSecond => tally.measured.accepted_per_s,
             Self::CpusBusy => ratio(watched.cpu_ns_measured as f64, report.phases.measured_ns)?,
+            Self::GeneratorCpusBusy => {
+                ratio(report.generator.cpu_ns_measured as f64, report.phases.measured_ns)?
+            }
             Self::AckP50Ms => counted(&tally.measured.latency)?.quantile_ns(0.50) as f64 / ms,
             Self::AckP99Ms => counted(&tally.measured.latency)?.quantile_ns(0.99) as f64 / ms,
             Self::AckMaxMs => counted(&tally.measured.latency)?.max_ns() as f64 / ms,
+            Self::LateP99Ms => counted(&tally.measured.late)?.quantile_ns(0.99) as f64 / ms,
             Self::FirstMs => median_age(report, |spread| spread.first_unix_ns)? / ms,
             Self::LastMs => median_age(report, |spread| spread.last_unix_ns)? / ms,
             Self::CpuMsEach => ratio(watched.cpu_ns_measured as f64 / ms, spreads(report).count() as u64)?,
@@ -114,10 +127,11 @@ impl Figure {
             )?,
             Self::GrowthMib => (watched.rss_bytes_end as f64 - watched.rss_bytes_joined as f64) / mib,
             Self::RssMaxMib => watched.rss_bytes_max as f64 / mib,
-            Self::SharesNotAccepted => {
+            Self::SharesLost => {
                 let shares = &tally.shares;
-                (shares.rejected() + shares.outstanding + shares.lost) as f64
+                (shares.rejected() - stale(shares) + shares.outstanding + shares.lost) as f64
             }
+            Self::SharesStale => stale(&tally.shares) as f64,
             // It takes two runs.
             Self::SecondShardFactor => return None,
         };
@@ -128,6 +142,10 @@ impl Figure {
 /// All of these that the report has.
 pub(crate) fn read_all(figures: &[Figure], report: &Report) -> BTreeMap<Figure, f64> {
     figures.iter().filter_map(|figure| Some((*figure, figure.read(report)?))).collect()
+}
+
+fn stale(shares: &ShareCounts) -> u64 {
+    shares.rejected.get("stale-share").copied().unwrap_or_default()
 }
 
 fn ratio(of: f64, count: u64) -> Option<f64> {
@@ -167,9 +185,11 @@ mod tests {
             (Figure::CpuUsPerShare, 4.0),
             (Figure::SharesPerSecond, 100.0),
             (Figure::CpusBusy, 0.0004),
+            (Figure::GeneratorCpusBusy, 0.5),
             (Figure::AckP50Ms, 1.5),
             (Figure::AckP99Ms, 2.5),
             (Figure::AckMaxMs, 9.0),
+            (Figure::LateP99Ms, 0.5),
             // Of the two tips in the window one did not come to all.
             (Figure::FirstMs, 1.0),
             (Figure::LastMs, 4.0),
@@ -184,7 +204,8 @@ mod tests {
             (Figure::ShareBytesPerChannel, 104_857.6),
             (Figure::GrowthMib, 1.0),
             (Figure::RssMaxMib, 3.0),
-            (Figure::SharesNotAccepted, 20.0),
+            (Figure::SharesLost, 19.0),
+            (Figure::SharesStale, 2.0),
         ] {
             let read = figure.read(&report).unwrap();
             // Latencies are kept with three digits.

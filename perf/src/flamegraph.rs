@@ -43,7 +43,7 @@ pub(crate) fn has_perf() -> bool {
 pub(crate) fn profile_in_process(frequency: u32, out: &Path) -> Result<(), Failure> {
     say(&format!("sampling a shard without sockets in this process for {SAMPLED_S} s"));
     let folded = in_process::sample(frequency, Duration::from_secs(u64::from(SAMPLED_S)))?;
-    draw(&folded, in_process::TITLE, out)
+    draw(&folded, in_process::TITLE, "samples", out)
 }
 
 /// Profiles a pool under a load and draws it into `out`; beside it, with `.txt`, functions by their own share of the CPU.
@@ -71,24 +71,22 @@ pub(crate) fn profile(
         .arg(format!("dwarf,{STACK_BYTES}"));
     record.arg("--freq").arg(frequency.to_string()).arg("--pid").arg(served.pool.id().to_string());
     record.arg("--output").arg(&samples).args(["--", "sleep"]).arg(SAMPLED_S.to_string());
-    run(&mut record)?;
+    let failed = |error| Failure::Program { name: "perf".to_owned(), error };
+    record.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let sampling = record.spawn().map_err(failed)?;
+    loading.renew(load.renewal, &served, 1.0)?;
+    let sampled = sampling.wait_with_output().map_err(failed)?;
+    if !sampled.status.success() {
+        let log = String::from_utf8_lossy(&sampled.stderr).into_owned();
+        return Err(Failure::Ended { name: "perf".to_owned(), what: sampled.status.to_string(), log });
+    }
     let report = loading.finish()?;
     served.stop()?;
     say(&format!("{:.0} shares a second were accepted meanwhile", report.tally.measured.accepted_per_s));
     let folded = fold(&samples)?;
     let title = format!("{} under load {} (perf, cpu-clock)", pool.title(), load.title);
-    draw(&folded, &title, out)
-}
-
-fn run(command: &mut Command) -> Result<(), Failure> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.map_err(|error| Failure::Program { name: name.clone(), error })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(Failure::Ended { name, what: output.status.to_string(), log })
+    // perf weighs a sample by the time since the one before.
+    draw(&folded, &title, "ns", out)
 }
 
 /// Samples as folded stacks, a line each with its count.
@@ -111,14 +109,15 @@ fn fold(samples: &Path) -> Result<String, Failure> {
     Ok(String::from_utf8_lossy(&folded).into_owned())
 }
 
-fn draw(folded: &str, title: &str, out: &Path) -> Result<(), Failure> {
+fn draw(folded: &str, title: &str, unit: &str, out: &Path) -> Result<(), Failure> {
     if let Some(directory) = out.parent() {
         std::fs::create_dir_all(directory).map_err(Failure::file(directory))?;
     }
     let mut options = Options::default();
     options.title = title.to_owned();
+    options.count_name = unit.to_owned();
     // Narrower ones cannot be seen, and make the file large.
-    options.min_width = 0.1;
+    options.min_width = 0.3;
     let mut svg = Vec::new();
     from_lines(&mut options, folded.lines(), &mut svg)
         .map_err(|error| Failure::Drawing(format!("the profile cannot be drawn: {error}")))?;
@@ -177,7 +176,7 @@ mod tests {
     fn a_profile_is_drawn() {
         let directory = tempfile::tempdir().unwrap();
         let out = directory.path().join("profile/a.svg");
-        draw(FOLDED, "load a", &out).unwrap();
+        draw(FOLDED, "load a", "samples", &out).unwrap();
         let svg = std::fs::read_to_string(&out).unwrap();
         assert!(svg.contains("<svg") && svg.contains("seal (2 samples"), "{svg}");
         assert!(out.with_extension("txt").exists());

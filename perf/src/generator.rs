@@ -42,11 +42,13 @@ pub(crate) mod tests {
     pub(crate) fn report() -> Report {
         let mut tally = Tally::default();
         tally.shares.rejected.insert("stale-share".to_owned(), 2);
+        tally.shares.rejected.insert("duplicate-share".to_owned(), 1);
         (tally.shares.outstanding, tally.shares.lost) = (10, 8);
         (tally.measured.accepted, tally.measured.accepted_per_s) = (1_000, 100.0);
         tally.measured.latency.record_n(1_500_000, 985);
         tally.measured.latency.record_n(2_500_000, 10);
         tally.measured.latency.record_n(9_000_000, 5);
+        tally.measured.late.record_n(500_000, 1_000);
         (tally.join.connections_asked, tally.join.connections_served) = (12, 10);
         tally.join.channels_opened = 10;
         tally.join.first_job.record_n(4_000_000, 999);
@@ -74,7 +76,7 @@ pub(crate) mod tests {
             scenario: Scenario::default(),
             phases: Phases { join_ns: 100, warmup_ns: 50, measured_ns: 10_000_000_000, drain_ns: 7 },
             tally,
-            generator: Generator::default(),
+            generator: Generator { cpu_ns_measured: 5_000_000_000, ..Generator::default() },
             watched: vec![watched],
             verdict: Verdict::default(),
         }

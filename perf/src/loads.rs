@@ -61,7 +61,7 @@ pub(crate) struct Renewal {
 }
 
 impl Renewal {
-    const NONE: Self = Self { tip_s: None, template_s: None };
+    pub(crate) const NONE: Self = Self { tip_s: None, template_s: None };
 
     const fn tips(interval_s: u32) -> Self {
         Self { tip_s: Some(interval_s), template_s: None }
@@ -110,12 +110,14 @@ const PLAIN: Load = Load {
 
 use Figure::{
     AckMaxMs, AckP50Ms, AckP99Ms, BytesPerChannel, CpuMsEach, CpuMsPerJoin, CpuUsPerOpen, CpuUsPerShare,
-    CpusBusy, FirstJobMaxMs, FirstJobP99Ms, FirstMs, GrowthMib, KibPerConnection, LastMs, NotServed,
-    RssMaxMib, SecondShardFactor, ShareBytesPerChannel, SharesNotAccepted, SharesPerSecond,
+    CpusBusy, FirstJobMaxMs, FirstJobP99Ms, FirstMs, GeneratorCpusBusy, GrowthMib, KibPerConnection, LastMs,
+    LateP99Ms, NotServed, RssMaxMib, SecondShardFactor, ShareBytesPerChannel, SharesLost, SharesPerSecond,
+    SharesStale,
 };
 
-const CLOSED_LOOP: &[Figure] = &[CpuUsPerShare, SharesPerSecond, CpusBusy, AckP50Ms, AckP99Ms, AckMaxMs];
-const OPEN_LOOP: &[Figure] = &[AckP50Ms, AckP99Ms, AckMaxMs, CpuUsPerShare, SharesPerSecond];
+const CLOSED_LOOP: &[Figure] =
+    &[CpuUsPerShare, SharesPerSecond, CpusBusy, GeneratorCpusBusy, AckP50Ms, AckP99Ms, AckMaxMs];
+const OPEN_LOOP: &[Figure] = &[AckP50Ms, AckP99Ms, AckMaxMs, LateP99Ms, CpuUsPerShare, SharesPerSecond];
 const FAN_OUT: &[Figure] = &[FirstMs, LastMs, CpuMsEach];
 const JOINING: &[Figure] = &[CpuMsPerJoin, FirstJobP99Ms, FirstJobMaxMs, NotServed];
 
@@ -213,11 +215,13 @@ pub(crate) const LOADS: &[Load] = &[
             AckP50Ms,
             AckP99Ms,
             AckMaxMs,
-            SharesNotAccepted,
+            LateP99Ms,
+            SharesLost,
+            SharesStale,
             BytesPerChannel,
             RssMaxMib,
         ],
-        targets: &[at_most(AckP99Ms, 50.0, 50.0), at_most(SharesNotAccepted, 0.0, 0.0)],
+        targets: &[at_most(AckP99Ms, 50.0, 50.0), at_most(SharesLost, 0.0, 0.0)],
         ..load!(
             "j",
             Scale,

@@ -256,7 +256,8 @@ fn smoke_settings(load: &Load) -> impl Iterator<Item = String> {
             fewer("channels_per_connection").min(load.number("channels_per_connection"))
         ),
         "warmup_s=0.2".to_owned(),
-        "duration_s=1.0".to_owned(),
+        // The load generator says once a second who has joined, and tips wait for it.
+        format!("duration_s={}", if load.renewal == Renewal::NONE { "1.0" } else { "3.0" }),
         "drain_s=1.0".to_owned(),
         "event=[]".to_owned(),
     ];
