@@ -488,6 +488,9 @@ fn backends_have_names() {
     assert!(Backend::Ring.is_supported(), "it is for every CPU");
     let detected = Aead::detect().backend();
     assert_eq!(Aead::forced(detected).map(|aead| aead.backend()), Some(detected));
+    for (backend, aead) in aeads() {
+        assert!(aead.describe().starts_with(&backend.to_string()), "{}", aead.describe());
+    }
 }
 
 /// A kernel whose instructions were not inlined calls a function for each: some microseconds a frame. The least of many
