@@ -10,7 +10,7 @@ use crate::run::PoolKind;
 pub(crate) enum Verdict {
     /// What was aimed at.
     Aim,
-    /// What must be, and not what was aimed at.
+    /// What must be, and not what was aimed at, if anything was.
     Must,
     /// Not what must be.
     Missed,
@@ -58,7 +58,7 @@ impl Pair {
     }
 
     pub(crate) fn verdict(self, target: &Target) -> Verdict {
-        match (self.keeps(target.must), self.keeps(target.aim)) {
+        match (self.keeps(target.must), target.aim.and_then(|aim| self.keeps(aim))) {
             (None, _) => Verdict::Unknown,
             (Some(false), _) => Verdict::Missed,
             (Some(true), Some(true)) => Verdict::Aim,
@@ -94,14 +94,15 @@ mod tests {
 
     #[test]
     fn targets_are_judged_with_their_bound() {
-        let ratio = Target { figure: Figure::CpuUsPerShare, must: Limit::Times(3.5), aim: Limit::Times(4.5) };
+        let ratio =
+            Target { figure: Figure::CpuUsPerShare, must: Limit::Times(3.5), aim: Some(Limit::Times(4.5)) };
         for (own, verdict) in
             [(1.0, Verdict::Aim), (2.0, Verdict::Aim), (2.5, Verdict::Must), (3.0, Verdict::Missed)]
         {
             assert_eq!(pair(Figure::CpuUsPerShare, own, 9.0).verdict(&ratio), verdict, "{own}");
         }
-        let limit = Target { figure: Figure::NotServed, must: Limit::AtMost(0.0), aim: Limit::AtMost(0.0) };
-        assert_eq!(pair(Figure::NotServed, 0.0, 9.0).verdict(&limit), Verdict::Aim);
+        let limit = Target { figure: Figure::NotServed, must: Limit::AtMost(0.0), aim: None };
+        assert_eq!(pair(Figure::NotServed, 0.0, 9.0).verdict(&limit), Verdict::Must);
         assert_eq!(pair(Figure::NotServed, 1.0, 9.0).verdict(&limit), Verdict::Missed);
         let alone = Pair { figure: Figure::CpuUsPerShare, own: Some(1.0), peer: None };
         assert_eq!(alone.verdict(&ratio), Verdict::Unknown);

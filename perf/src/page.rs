@@ -98,7 +98,13 @@ fn describe(record: &Record, name: &str, page: &mut String) {
             if peer {
                 let _ = write!(page, " {} | {} |", number(pair.peer), number(pair.times()));
             }
-            let _ = writeln!(page, " {} | {} | {} |", limit(target.must), limit(target.aim), verdict.title());
+            let _ = writeln!(
+                page,
+                " {} | {} | {} |",
+                limit(target.must),
+                target.aim.map_or_else(|| "-".to_owned(), limit),
+                verdict.title()
+            );
         }
     }
     let missed: Vec<String> = missed(record, loads(record.suite))

@@ -1,12 +1,14 @@
 //! The loads that take more than a pool under a load: two shards against one.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use adit_loadgen::report::Report;
 
 use crate::failure::Failure;
 use crate::figures::Figure;
 use crate::loads::Load;
+use crate::machine::CpuTime;
 use crate::run::{PoolKind, Run};
 use crate::say;
 use crate::stand::{CpuList, Stand};
@@ -26,6 +28,8 @@ pub(crate) fn runs(stand: &Stand, load: &Load) -> Result<Vec<Run>, Failure> {
 /// under the same two load generators. Nothing differs but what the shards share.
 fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
     say(&format!("load {}, two processes of one shard", load.name));
+    let begun = Instant::now();
+    let before = CpuTime::now(&[]);
     let both = CpuList([&stand.pool_cpus.0[..1], &stand.generator_cpus.0[..1]].concat());
     let each: Vec<CpuList> = both.0.iter().map(|cpu| CpuList(vec![*cpu])).collect();
     let apart: Vec<_> =
@@ -40,6 +44,14 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
     let loading = [stand.load(load, &served)?, stand.load(load, &served)?];
     let together: Vec<Report> =
         loading.into_iter().map(crate::stand::Loading::finish).collect::<Result<_, _>>()?;
+    // Pools that have ended cannot be asked any more, but their load generators have.
+    let generators = alone.iter().chain(&together).map(|report| report.generator.cpu_ns).sum::<u64>();
+    let pools = alone.iter().chain(&together[..1]).filter_map(|report| report.watched.first());
+    let pools: u64 = pools
+        .map(|pool| pool.cpu_ns_join + pool.cpu_ns_warmup + pool.cpu_ns_measured + pool.cpu_ns_drain)
+        .sum();
+    let others = CpuTime::now(&[]).others_since(&before, generators + pools);
+    let others_cpus = others.as_secs_f64() / begun.elapsed().as_secs_f64();
     served.stop()?;
 
     let (apart, together) = (Cost::apart(&alone), Cost::together(&together));
@@ -51,7 +63,7 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
         (Figure::AckP99Ms, together.ack_p99_ms),
     ]);
     let faults = alone.iter().flat_map(|report| report.verdict.failures.clone()).collect();
-    Ok(Run { load: load.name.to_owned(), pool: PoolKind::Adit, round: 0, figures, faults, others_cpus: 0.0 })
+    Ok(Run { load: load.name.to_owned(), pool: PoolKind::Adit, round: 0, figures, faults, others_cpus })
 }
 
 /// What shares cost in one arrangement.
