@@ -148,6 +148,8 @@ pub(crate) fn merge(args: &MergeArgs) -> Result<bool, String> {
 
 /// Runs a part of another process's load.
 pub(crate) fn part() -> Result<bool, String> {
+    // A terminal's Ctrl-C goes to parts too. They end when the parent says so, with their counts.
+    let _signals = catch_signals()?;
     run_part(BufReader::new(std::io::stdin()), std::io::stdout()).map_err(|error| error.to_string())?;
     Ok(false)
 }

@@ -122,6 +122,29 @@ fn mistakes_are_refused_before_anything_starts() {
     assert_eq!(pool.ask(|state| state.events.len()), 0);
 }
 
+/// As a terminal does: everybody gets the signal, and the report is what was counted until then.
+#[test]
+fn a_signal_to_all_processes_ends_a_load_with_its_report() {
+    use std::os::unix::process::CommandExt;
+    let pool = easy();
+    let child = Command::new(env!("CARGO_BIN_EXE_adit-loadgen"))
+        .args(["simulate", "--pool", &pool.url.to_string(), "--processes", "2", "--set", "connections=2"])
+        .args(["--set", "shares.per_minute=6000", "--set", "duration_s=600"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .process_group(0)
+        .spawn()
+        .expect("the program starts");
+    pool.wait_until("shares", |state| state.server.counters().shares_accepted > 50);
+    let group = format!("-{}", child.id());
+    let kill = Command::new("kill").args(["-INT", "--", &group]).status();
+    assert!(kill.expect("kill runs").success());
+    let output = child.wait_with_output().expect("it ends");
+    let stdout = String::from_utf8(output.stdout).expect("text");
+    assert_eq!(output.status.code(), Some(0), "{stdout}");
+    assert!(stdout.contains("2 connections served") && stdout.contains("the sum is right"), "{stdout}");
+}
+
 #[test]
 fn who_finds_nobody_fails() {
     let nobody =

@@ -39,6 +39,11 @@ const BEGUN_PER_ROUND_MAX: usize = 64;
 const RETRY_NS: u64 = 1_000_000_000;
 /// The longest sleep: signals and the start are looked for this often.
 const SLEEP_NS_MAX: u64 = 50_000_000;
+/// A tip comes to all connections of a ring at once, in a few hundred bytes each: many small buffers take more of them than a
+/// few large ones.
+const RECEIVE_BUFFERS: u16 = 4_096;
+const RECEIVE_BUFFER_LEN: usize = 1_024;
+const COMPLETIONS: u32 = 8_192;
 /// What one look at the sockets may take.
 const BUDGET: Budget = Budget { completions: 4_096, bytes: 4 << 20 };
 const SECOND_NS: u64 = 1_000_000_000;
@@ -121,7 +126,13 @@ impl Shard {
         let wake = Arc::new(Wake::new()?);
         // Sockets that are being closed hold their place for a moment.
         let sockets_max = connections + connections / 8 + 16;
-        let transport = Transport::new(Sizes::for_sockets(sockets_max), &wake)?;
+        let sizes = Sizes {
+            buffers: RECEIVE_BUFFERS,
+            buffer_len: RECEIVE_BUFFER_LEN,
+            completions: COMPLETIONS,
+            ..Sizes::for_sockets(sockets_max)
+        };
+        let transport = Transport::new(sizes, &wake)?;
         let mut events: Vec<Event> = plan.scenario.event.clone();
         events.sort_by(|one, other| one.at_s.total_cmp(&other.at_s));
         Ok(Self {
