@@ -6,6 +6,7 @@ mod core_ipc;
 mod core_rpc;
 mod demo;
 mod failover;
+mod load;
 mod mining;
 mod refusals;
 mod template_distribution;
