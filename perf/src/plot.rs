@@ -26,7 +26,8 @@ pub(crate) fn bars(plot: &Bars) -> Result<Option<String>, Failure> {
         return Ok(None);
     }
     let mut svg = String::new();
-    draw(plot, (min / 3.0, max * 3.0), &mut svg)
+    // Above the bars is room for the legend.
+    draw(plot, (min / 3.0, max * 8.0), &mut svg)
         .map_err(|error| Failure::Drawing(format!("the plot \"{}\" cannot be drawn: {error}", plot.title)))?;
     Ok(Some(svg))
 }
@@ -75,6 +76,7 @@ fn draw(plot: &Bars, range: (f64, f64), svg: &mut String) -> Result<(), Box<dyn 
     }
     chart
         .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
         .label_font(("sans-serif", 13))
         .border_style(PEER)
         .background_style(WHITE)

@@ -21,7 +21,7 @@ const TOP: f64 = 24.0;
 const BARS_MAX: usize = 24;
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}\
-    h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}pre{background:#f5f5f5;padding:1em;overflow:auto}\
+    h1{font-size:1.5em;overflow-wrap:anywhere}h2{font-size:1.15em;margin-top:2em}pre{background:#f5f5f5;padding:1em;overflow:auto}\
     svg{width:100%;height:auto}text{font:12px system-ui,sans-serif;fill:#444}.grid{stroke:#ddd}\
     .good{color:#186a3b}.bad{color:#b00020}";
 
