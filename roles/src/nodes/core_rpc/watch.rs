@@ -259,12 +259,12 @@ impl Watch {
         for (class, reason) in refused {
             self.feed.report(SourceUpdate::Refused { class, reason });
         }
-        self.served.retain(|class, served| {
-            let is_wanted = classes.contains_key(class);
-            if !is_wanted {
+        self.served.retain(|class, served| match classes.get(class) {
+            Some((wish, _)) => *wish == served.wish,
+            None => {
                 self.shared.store.unwant(*class);
+                false
             }
-            is_wanted && classes.get(class).is_some_and(|(wish, _)| *wish == served.wish)
         });
         let mut parts = PartsByCount::new();
         for (class, (wish, reserve)) in classes {
