@@ -68,6 +68,11 @@ impl WordVector<8> for Words {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(avx2!(_mm256_sub_epi32(self.0, other.0)))
+    }
+
+    #[inline(always)]
     fn choose(e: Self, f: Self, g: Self) -> Self {
         Self(avx2!(_mm256_xor_si256(g.0, _mm256_and_si256(e.0, _mm256_xor_si256(f.0, g.0)))))
     }

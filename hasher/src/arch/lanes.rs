@@ -1,6 +1,7 @@
 //! SHA-256 with one message per lane: every word of the standard is a vector. No `unsafe`, no instruction set.
 //!
-//! Two groups of 16 lanes in one body were tried for AVX-512 and lost: 24 vectors of each group do not fit 32 registers.
+//! Two groups of 16 lanes in one body were tried for AVX-512 and lost, also where the rounds' latency is the limit: 24 vectors of
+//! each group do not fit 32 registers. On a Zen 5 that cost 39 ns a header instead of 27.
 
 use super::drive::Streams;
 use crate::HeaderBytes;
@@ -19,6 +20,14 @@ pub(crate) trait WordVector<const LANES: usize>: Copy {
     fn from_words(token: Self::Token, words: &[u32; LANES]) -> Self;
     /// The sum modulo 2^32.
     fn add(self, other: Self) -> Self;
+    /// The difference modulo 2^32.
+    fn sub(self, other: Self) -> Self;
+    /// The same value. Where the order of a sum matters, the compiler must not see through it, or it makes an order of its
+    /// own.
+    #[inline(always)]
+    fn in_order(self) -> Self {
+        self
+    }
     /// `Ch` of the standard.
     fn choose(e: Self, f: Self, g: Self) -> Self;
     /// `Maj` of the standard.
@@ -69,12 +78,18 @@ macro_rules! sixteen_rounds {
 }
 
 /// One round on the words at the places a..h of `$s`; `$kw` is the word of the schedule plus the constant.
+///
+/// As many additions as in the standard, in another order: the new e comes three instructions after the old one (rotation, exclusive
+/// or, addition), and so does the new a, instead of five and four. Where the vector ports are not the limit, the rounds'
+/// latency is: on a Zen 5 a header costs 27.4 instead of 34.3 ns in 16 lanes of AVX-512, a merkle root of depth 12 357 instead
+/// of 444. Without `in_order` the compiler sums in its own order, and 29.5 and 400 are reached.
 macro_rules! round {
     ($s:ident, $a:literal, $b:literal, $c:literal, $d:literal, $e:literal, $f:literal, $g:literal, $h:literal, $kw:expr) => {
-        let t1 = $s[$h].add($kw).add($s[$e].big_sigma1().add(V::choose($s[$e], $s[$f], $s[$g])));
-        let t2 = $s[$a].big_sigma0().add(V::majority($s[$a], $s[$b], $s[$c]));
-        $s[$d] = $s[$d].add(t1);
-        $s[$h] = t1.add(t2);
+        let early = $s[$h].add($kw).add($s[$d]).in_order();
+        let e = early.add(V::choose($s[$e], $s[$f], $s[$g])).in_order().add($s[$e].big_sigma1());
+        let a = e.sub($s[$d]).add(V::majority($s[$a], $s[$b], $s[$c])).in_order().add($s[$a].big_sigma0());
+        $s[$d] = e;
+        $s[$h] = a;
     };
 }
 
