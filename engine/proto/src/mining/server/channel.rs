@@ -185,6 +185,16 @@ impl Channels {
         }
     }
 
+    /// Slots of a channel's table of shares.
+    pub(super) fn share_table_len(&self, slot: u32) -> usize {
+        self.hot.get(slot).map_or(0, |channel| channel.seen.table_len())
+    }
+
+    /// What stands where a share of a channel belongs.
+    pub(super) fn share_place(&self, slot: u32, digest: &Digest) -> u64 {
+        self.hot.get(slot).map_or(0, |channel| channel.seen.place(digest))
+    }
+
     /// Frees a channel's table of shares if it is of no use on `tip`.
     pub(super) fn give_back_stale(&mut self, slot: u32, tip: u32) {
         if let Some(channel) = self.hot.get_mut(slot) {

@@ -133,6 +133,17 @@ impl Seen {
         Inserted::New
     }
 
+    /// Slots of the table.
+    pub(super) const fn table_len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What stands where the search for a digest begins. It says nothing of the digest: whoever asks wants it in the cache.
+    pub(super) fn place(&self, digest: &Digest) -> u64 {
+        let mask = self.slots.len().wrapping_sub(1);
+        self.slots.get(fingerprint(digest) as usize & mask).copied().unwrap_or(FREE)
+    }
+
     /// How many shares are noted.
     pub const fn len(&self) -> u32 {
         self.len

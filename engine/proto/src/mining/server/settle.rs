@@ -5,6 +5,8 @@
 //! that was closed meanwhile gets its verdicts counted and nothing said.
 
 use alloc::boxed::Box;
+use core::hint::black_box;
+use core::ops::{BitXor, Range};
 
 use adit_codec::message::{SubmitSharesError, SubmitSharesSuccess};
 use adit_hasher::{BatchHash, Digest, HeaderBytes};
@@ -19,6 +21,10 @@ use super::slab::NONE;
 use super::{Server, ServerOutbox, ShareError};
 use crate::outbox::Priority;
 use crate::time::Instant;
+
+/// Shares whose channels and tables are read ahead together: more than a processor has reads under way, and few enough for its
+/// first cache.
+const JUDGED_TOGETHER: usize = 32;
 
 /// Judges a share by its digest.
 fn verdict(
@@ -69,8 +75,12 @@ impl Server {
         }
         let mut batch = core::mem::take(&mut self.batch);
         batch.hash(hashes, |ticket, root| self.learn_root(ticket, root));
-        for index in 0..batch.tickets.len() {
-            self.judge(&mut batch, index, now, out);
+        for first in (0..batch.tickets.len()).step_by(JUDGED_TOGETHER) {
+            let group = first..batch.tickets.len().min(first + JUDGED_TOGETHER);
+            self.look_ahead(&batch, group.clone());
+            for index in group {
+                self.judge(&mut batch, index, now, out);
+            }
         }
         for account in &batch.accounts {
             self.acknowledge(account, out);
@@ -86,6 +96,18 @@ impl Server {
         }
         batch.clear();
         self.batch = batch;
+    }
+
+    /// Reads what the verdicts of a group of shares will read first: the channels, then the places in their tables. Each share goes to
+    /// another channel, whose table is in no cache, and nothing that the verdicts compute between two of them is worth the wait. Read
+    /// in a row, the places do not depend on one another, and the processor fetches them side by side.
+    fn look_ahead(&self, batch: &Batch, group: Range<usize>) {
+        let (tickets, digests) = (&batch.tickets[group.clone()], &batch.digests[group]);
+        let tables = tickets.iter().map(|ticket| self.channels.share_table_len(ticket.channel));
+        black_box(tables.fold(0, BitXor::bitxor));
+        let shares = tickets.iter().zip(digests);
+        let places = shares.map(|(ticket, digest)| self.channels.share_place(ticket.channel, digest));
+        black_box(places.fold(0, BitXor::bitxor));
     }
 
     /// Keeps the merkle root of a standard channel's job: its next shares need but one hash each.
