@@ -1,13 +1,14 @@
 //! Handshakes that wait for their turn, and what each of them needs.
 //!
-//! A handshake costs about 90 us of CPU, 25 of which are its ephemeral key. So their rate is bounded, shares come first, and an
-//! idle shard makes keys ahead of time. Addresses take turns: one that opens thousands of connections delays its own, and
+//! A handshake costs about 90 us of CPU, 25 of which are its ephemeral key. So their rate is bounded, shares come first, and a
+//! shard that has been idle for a while makes keys ahead of time. Addresses take turns: one that opens thousands of connections delays its own, and
 //! everybody else's by one handshake.
 //!
 //! Bounds: at most twice the connections that wait, each once; the rate; the spare keys.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use adit_codec::noise::EphemeralKey;
 use adit_proto::Instant;
@@ -18,6 +19,9 @@ use crate::transport::SocketId;
 
 /// How much of a second's handshakes may be done in one go after a pause.
 const BURST_PER_SECOND: f64 = 0.05;
+
+/// After the last handshake, before keys are made for the next.
+const CALM: Duration = Duration::from_secs(1);
 
 /// Entries below which the lines are not swept.
 const UNSWEPT: usize = 1024;
@@ -35,6 +39,8 @@ pub(super) struct Handshakes {
     refilled: Instant,
     random: SystemRandom,
     spare_keys: Vec<EphemeralKey>,
+    /// No key is made ahead before.
+    calm_from: Instant,
 }
 
 impl Handshakes {
@@ -51,6 +57,7 @@ impl Handshakes {
             refilled: now,
             random: SystemRandom::new(),
             spare_keys: Vec::with_capacity(SPARE_KEYS_MAX),
+            calm_from: now,
         }
     }
 
@@ -127,17 +134,19 @@ impl Handshakes {
             return None;
         }
         let missing = (1.0 - self.tokens).max(0.0) / self.per_second.max(1e-3);
-        Some(self.refilled + std::time::Duration::from_secs_f64(missing))
+        Some(self.refilled + Duration::from_secs_f64(missing))
     }
 
     /// A key made ahead of time, or a new one. None if the system gives no randomness.
-    pub(super) fn take_key(&mut self) -> Option<EphemeralKey> {
+    pub(super) fn take_key(&mut self, now: Instant) -> Option<EphemeralKey> {
+        self.calm_from = now + CALM;
         self.spare_keys.pop().or_else(|| self.make_key())
     }
 
-    /// Makes one key ahead of time. Returns whether one was missing.
-    pub(super) fn make_spare_key(&mut self) -> bool {
-        if self.spare_keys.len() >= SPARE_KEYS_MAX {
+    /// Makes one key ahead of time. Returns whether one was missing, and handshakes have been over for a while: between two of
+    /// them a key would only make the next one wait.
+    pub(super) fn make_spare_key(&mut self, now: Instant) -> bool {
+        if self.spare_keys.len() >= SPARE_KEYS_MAX || now < self.calm_from {
             return false;
         }
         let key = self.make_key();
@@ -218,11 +227,14 @@ mod tests {
     fn keys_ahead_of_time_are_bounded() {
         let mut handshakes = Handshakes::new(1.0, Instant::ZERO);
         let mut made = 0;
-        while handshakes.make_spare_key() {
+        while handshakes.make_spare_key(Instant::ZERO) {
             made += 1;
         }
         assert_eq!(made, SPARE_KEYS_MAX);
-        assert!(handshakes.take_key().is_some());
-        assert!(handshakes.make_spare_key());
+        let taken = Instant::from_nanos(5_000_000_000);
+        assert!(handshakes.take_key(taken).is_some());
+        assert!(!handshakes.make_spare_key(taken + CALM / 2), "others may follow at once");
+        assert!(handshakes.make_spare_key(taken + CALM));
+        assert!(!handshakes.make_spare_key(taken + CALM));
     }
 }

@@ -83,7 +83,7 @@ impl<S: Service> Core<S> {
         }
         // Also for who finds the service full: the key is used up, and they would come again at once.
         self.handshakes.spend();
-        let Some(key) = self.handshakes.take_key() else {
+        let Some(key) = self.handshakes.take_key(self.now) else {
             return self.end(socket, EndReason::Internal("the system gives no random numbers"));
         };
         let id = match self.service.handle_connect(self.now) {
@@ -152,7 +152,7 @@ impl<S: Service> Core<S> {
 
     /// Makes a key for a later handshake. Returns whether one was missing.
     pub fn make_spare_key(&mut self) -> bool {
-        self.handshakes.make_spare_key()
+        self.handshakes.make_spare_key(self.now)
     }
 
     /// Ends a connection at once: nobody would read what waits.

@@ -81,7 +81,7 @@ impl Listener {
     }
 }
 
-fn set_option(fd: i32, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_option(fd: i32, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let len = libc::socklen_t::try_from(size_of_val(&value)).expect("4 bytes");
     // SAFETY: the option's value is read from `value`, which has `len` bytes.
     let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), len) };

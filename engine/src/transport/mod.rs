@@ -16,6 +16,7 @@
 //! All `unsafe` of the engine is in this folder.
 
 mod buffers;
+mod dial;
 mod listen;
 mod operation;
 mod ring;
@@ -29,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use dial::dial;
 pub use listen::{BACKLOG, Listener, Ready};
 pub use ring::{Ring, RingCounters};
 pub use wake::{Waiter, Wake};

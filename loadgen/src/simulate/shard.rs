@@ -16,14 +16,13 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, SpareBuffers};
-use adit_engine::transport::{Budget, Sizes, SocketId, Transport, Wake};
+use adit_engine::transport::{Budget, Sizes, SocketId, Transport, Wake, dial};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::arrivals::{Arrivals, Random, Rates};
 use super::connection::{Connection, Handshake, Phase};
 use super::device::{Device, Outstanding};
 use super::scenario::{Event, EventKind, nanos};
-use super::sockets::dial;
 use super::spreads::{Spreads, Template};
 use super::{Control, Plan, Progress};
 use crate::report::{Latencies, Second, Tally, count};
@@ -449,7 +448,9 @@ impl Simulated {
     /// Connects a connection and sends act 1.
     fn begin(&mut self, index: usize, transport: &mut Transport) -> io::Result<()> {
         let number = self.first_connection + u32::try_from(index).expect("connections are counted in u32");
-        let socket = dial(&self.plan, number)?;
+        let pool = self.plan.pool;
+        let source = self.plan.scenario.source_address(number, pool.ip());
+        let socket = dial(pool, source)?;
         let mut random = [0; 64];
         let ephemeral = SystemRandom::new()
             .fill(&mut random)

@@ -1,13 +1,10 @@
 //! The sockets of simulated connections: connecting them, shaking hands, taking frames from what they bring.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use adit_codec::noise::{ACT2_LEN, SecureDeframer, SpareBuffers};
 use adit_engine::transport::{Ended, Handler, SocketId};
-use socket2::{Domain, Socket, Type};
 
-use super::Plan;
 use super::connection::Phase;
 use super::frames::Fault;
 use super::shard::{NONE, Simulated};
@@ -16,23 +13,6 @@ use crate::connection::{DRIFT_S, PAYLOAD_LEN_MAX, unix_now};
 /// Buffers that are kept for the next writes, and the most bytes of one.
 const SPARES_MAX: usize = 1_024;
 const SPARE_LEN_MAX: usize = 128 * 1024;
-
-/// A socket that connects: from an address of its own among many, where the pool is on loopback.
-pub(super) fn dial(plan: &Plan, connection: u32) -> io::Result<OwnedFd> {
-    let socket = Socket::new(Domain::for_address(plan.pool), Type::STREAM, None)?;
-    socket.set_tcp_nodelay(true)?;
-    if let Some(source) = plan.scenario.source_address(connection, plan.pool.ip()) {
-        socket.bind(&std::net::SocketAddr::new(source, 0).into())?;
-    }
-    socket.set_nonblocking(true)?;
-    match socket.connect(&plan.pool.into()) {
-        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
-        _ => {}
-    }
-    // A ring fails operations on a socket that does not block instead of waiting for it.
-    socket.set_nonblocking(false)?;
-    Ok(socket.into())
-}
 
 impl Simulated {
     fn connection_of(&self, socket: SocketId) -> Option<usize> {
