@@ -190,7 +190,7 @@ pub(crate) const LOADS: &[Load] = &[
     Load {
         figures: JOINING,
         targets: &[must_be_at_most(NotServed, 0.0)],
-        ..load!("g5000", Peers, "G'. 5,000 connections join at once")
+        ..load!("g10000", Peers, "G'. 10,000 connections join at once")
     },
     Load {
         figures: &[KibPerConnection, GrowthMib, RssMaxMib],
@@ -198,13 +198,18 @@ pub(crate) const LOADS: &[Load] = &[
         ..load!(
             "h",
             Peers,
-            "H. memory of 5,000 connections with a channel each, and after all came back four times"
+            "H. memory of 5,000 connections with a channel each, and after all came back twenty times"
         )
     },
     Load {
         figures: &[CpuUsPerOpen, BytesPerChannel],
         targets: &[at_most(CpuUsPerOpen, 4.0, 3.0), at_most(BytesPerChannel, 256.0, 128.0)],
         ..load!("i", Peers, "I. 100,000 standard channels in groups, before their first share")
+    },
+    Load {
+        figures: &[CpuUsPerOpen, BytesPerChannel, RssMaxMib],
+        targets: &[at_most(CpuUsPerOpen, 4.0, 3.0), at_most(BytesPerChannel, 256.0, 128.0)],
+        ..load!("i1m", Scale, "I. 1,000,000 standard channels in groups, before their first share")
     },
     Load {
         figures: &[ShareBytesPerChannel, CpuUsPerShare],
@@ -332,7 +337,7 @@ mod tests {
     fn loads_are_chosen_by_name() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(Load::select(Suite::Peers, &names(&["c", "a"])).unwrap().len(), 2);
-        assert_eq!(Load::select(Suite::Scale, &[]).unwrap().len(), 4);
+        assert_eq!(Load::select(Suite::Scale, &[]).unwrap().len(), 5);
         let error = Load::select(Suite::Peers, &names(&["j"])).unwrap_err().to_string();
         assert!(error.starts_with("there is no load \"j\" here; there are a, b, c,"), "{error}");
         assert!(Load::find("z").is_err());

@@ -23,6 +23,8 @@ const PUBLIC_KEY: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
 const SECRET_KEY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 /// Beyond what the scenario says that a run takes.
 const SPARE: Duration = Duration::from_secs(180);
+/// Before a pool that listens is loaded: what it does at its start is no part of any load.
+const SETTLING: Duration = Duration::from_secs(1);
 /// In smoke runs, connections and channels are so many times fewer.
 const SMOKE_DIVISOR: u64 = 100;
 /// In smoke runs, tips and templates come so many times as often.
@@ -131,6 +133,7 @@ impl Stand {
             }
         };
         pool.wait_until_listening(address)?;
+        std::thread::sleep(SETTLING);
         Ok(Served { pool, provider, address, directory })
     }
 
