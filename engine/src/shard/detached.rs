@@ -31,6 +31,12 @@ impl<S: Service> Detached<S> {
     /// A core without connections and work.
     #[must_use]
     pub fn new(service: S, limits: EngineLimits, identity: Identity, now: Instant) -> Self {
+        Self::with_aead(service, limits, identity, Aead::detect(), now)
+    }
+
+    /// As [`Self::new`], with an AEAD of one's own: what counts or compares must not depend on a measurement.
+    #[must_use]
+    pub fn with_aead(service: S, limits: EngineLimits, identity: Identity, aead: Aead, now: Instant) -> Self {
         let (outputs_sender, outputs) = bounded(OUTPUTS);
         let (log_sender, log) = bounded(LOG_EVENTS);
         let links = CoreLinks::new(
@@ -41,7 +47,7 @@ impl<S: Service> Detached<S> {
             TipClock::new(Arc::default()),
         );
         let handshakes_per_second = f64::from(limits.handshakes_per_second_max);
-        let core = Core::with_links(service, 0, limits, Aead::detect(), handshakes_per_second, links, now);
+        let core = Core::with_links(service, 0, limits, aead, handshakes_per_second, links, now);
         Self { core, outputs, log }
     }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use adit_codec::frame::HEADER_LEN;
 use adit_codec::keys::{AuthoritySecretKey, StaticKeyPair};
 use adit_codec::message::{
-    Message, OpenStandardMiningChannel, Protocol, SetupConnection, SubmitSharesStandard,
+    Message, OpenExtendedMiningChannel, OpenStandardMiningChannel, Protocol, SetupConnection,
+    SubmitSharesExtended, SubmitSharesStandard,
 };
-use adit_codec::noise::{ACT2_LEN, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
+use adit_codec::noise::{ACT2_LEN, Aead, EphemeralKey, Initiator, Sealer, SecureDeframer, sealed_len};
 use adit_codec::{Encode, encode_frame, frame_len};
 use adit_engine::service::{Mining, Service};
 use adit_engine::shard::{Detached, Effect};
@@ -22,9 +23,9 @@ use adit_proto::mining::server::{
 };
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 
-const NTIME: u32 = 1_700_000_000;
+pub const NTIME: u32 = 1_700_000_000;
 
-fn server_config() -> ServerConfig {
+pub fn server_config() -> ServerConfig {
     ServerConfig {
         shard: ShardId(0),
         extranonce: ExtranonceLayout { node: 0, first_slot: 0 },
@@ -69,6 +70,8 @@ pub struct Client {
     job_id: u32,
     version: u32,
     nonce: u32,
+    /// How many bytes of extranonce a share has; a standard channel's has none.
+    extranonce_size: Option<u16>,
     /// Shares that were answered with a Success.
     pub accepted: u32,
 }
@@ -85,6 +88,20 @@ impl Client {
 
     pub fn share(&mut self, out: &mut Vec<u8>) {
         self.nonce += 1;
+        if let Some(size) = self.extranonce_size {
+            let mut extranonce = [0; 32];
+            extranonce[..4].copy_from_slice(&self.nonce.to_le_bytes());
+            let share = SubmitSharesExtended {
+                channel_id: self.channel_id,
+                sequence_number: self.nonce,
+                job_id: self.job_id,
+                nonce: self.nonce,
+                ntime: NTIME,
+                version: self.version,
+                extranonce: &extranonce[..usize::from(size)],
+            };
+            return self.seal(&share, out);
+        }
         let share = SubmitSharesStandard {
             channel_id: self.channel_id,
             sequence_number: self.nonce,
@@ -101,6 +118,10 @@ impl Client {
         while let Some((header, payload)) = self.deframer.next_frame(&mut input).expect("sealed for us") {
             match Message::decode(header, payload, Protocol::Mining).expect("well formed").message {
                 Message::OpenStandardMiningChannelSuccess(success) => self.channel_id = success.channel_id,
+                Message::OpenExtendedMiningChannelSuccess(success) => {
+                    self.channel_id = success.channel_id;
+                    self.extranonce_size = Some(success.extranonce_size);
+                }
                 Message::SubmitSharesSuccess(success) => self.accepted += success.new_submits_accepted_count,
                 Message::NewMiningJob(job) => (self.job_id, self.version) = (job.job_id, job.version),
                 Message::NewExtendedMiningJob(job) => {
@@ -136,15 +157,21 @@ impl World {
     }
 
     pub fn with_limits(connections: usize, limits: EngineLimits) -> Self {
-        let mining = Mining::new(server_config(), Hasher::detect(), Instant::ZERO);
-        let shard = Detached::new(mining, limits, identity(), Instant::ZERO);
-        let mut world = Self { shard, clients: Vec::with_capacity(connections), clock: 1 };
-        let (template, tip) = work(1);
-        world.shard.core.handle_update(&template);
-        world.shard.core.handle_update(&tip);
+        let mut world = Self::empty(limits, Hasher::detect(), Aead::detect());
         for index in 0..connections {
             world.join(SocketId(u32::try_from(index).expect("few")), 0, 1);
         }
+        world
+    }
+
+    /// A shard that has work and no connections, with kernels of one's own.
+    pub fn empty(limits: EngineLimits, hasher: Hasher, aead: Aead) -> Self {
+        let mining = Mining::new(server_config(), hasher, Instant::ZERO);
+        let shard = Detached::with_aead(mining, limits, identity(), aead, Instant::ZERO);
+        let mut world = Self { shard, clients: Vec::new(), clock: 1 };
+        let (template, tip) = work(1);
+        world.shard.core.handle_update(&template);
+        world.shard.core.handle_update(&tip);
         world
     }
 
@@ -155,6 +182,28 @@ impl World {
 
     /// Adds a connection with these flags of SetupConnection and so many standard channels.
     pub fn join(&mut self, socket: SocketId, flags: u32, channels: usize) {
+        let open = OpenStandardMiningChannel {
+            request_id: 1,
+            user_identity: b"bench",
+            nominal_hash_rate: 1.0,
+            max_target: &[0xff; 32],
+        };
+        self.join_with(socket, flags, channels, &open);
+    }
+
+    /// Adds a connection with an extended channel, whose shares have eight bytes of extranonce.
+    pub fn join_extended(&mut self, socket: SocketId) {
+        let open = OpenExtendedMiningChannel {
+            request_id: 1,
+            user_identity: b"bench",
+            nominal_hash_rate: 1.0,
+            max_target: &[0xff; 32],
+            min_extranonce_size: 8,
+        };
+        self.join_with(socket, 0, 1, &open);
+    }
+
+    fn join_with<M: Encode>(&mut self, socket: SocketId, flags: u32, channels: usize, open: &M) {
         let initiator = self.begin(socket, "192.0.2.1:1");
         self.next_tick();
         while !self.shard.core.poll_handshakes(1) {
@@ -170,6 +219,7 @@ impl World {
             job_id: 0,
             version: 0,
             nonce: 0,
+            extranonce_size: None,
             accepted: 0,
         };
         let mut bytes = Vec::new();
@@ -186,14 +236,8 @@ impl World {
             device_id: b"",
         };
         client.seal(&setup, &mut bytes);
-        let open = OpenStandardMiningChannel {
-            request_id: 1,
-            user_identity: b"bench",
-            nominal_hash_rate: 1.0,
-            max_target: &[0xff; 32],
-        };
         for _ in 0..channels {
-            client.seal(&open, &mut bytes);
+            client.seal(open, &mut bytes);
         }
         self.shard.core.handle_received(socket, &mut bytes);
         self.tick();
@@ -223,6 +267,23 @@ impl World {
             self.shard.core.handle_received(SocketId(index as u32), frame);
         }
         self.tick();
+        self.take_sends(sent);
+    }
+
+    /// One tick in which work comes, and each connection is sent what it must know of it. What is sent is put into `sent`.
+    pub fn work_tick(&mut self, updates: &[TemplateUpdate], sent: &mut Vec<(SocketId, Vec<u8>)>) {
+        self.next_tick();
+        for update in updates {
+            self.shard.core.handle_update(update);
+        }
+        while self.shard.core.poll_fan_out(128) {
+            self.shard.core.flush();
+        }
+        self.shard.core.flush();
+        self.take_sends(sent);
+    }
+
+    fn take_sends(&mut self, sent: &mut Vec<(SocketId, Vec<u8>)>) {
         self.shard.core.take_effects(|effect| {
             if let Effect::Send(socket, buffer) = effect {
                 sent.push((socket, buffer));
