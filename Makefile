@@ -18,7 +18,7 @@ export CCACHE_DIR ?= $(ADIT_CACHE)/ccache
 export CCACHE_BASEDIR ?= $(CARGO_TARGET_DIR)
 export CCACHE_NOHASHDIR ?= true
 
-.PHONY: help run build test lint doc fixtures prerequisites fuzz bench measured peers scale flamegraph clean-cache
+.PHONY: help run build test lint doc fixtures prerequisites fuzz bench instructions measured peers scale flamegraph clean-cache
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -51,6 +51,11 @@ prerequisites: ## the system packages that the build needs; installed where that
 
 bench: prerequisites ## every criterion bench; BENCH=name for one of them
 	cargo bench --locked -p adit-bench $(if $(BENCH),--bench $(BENCH))
+
+instructions: prerequisites ## counts the hot paths' instructions, compared with bench/record/instructions.toml; RENEW=1 writes it anew
+	@scripts/prerequisites.sh valgrind
+	cargo build --release --locked -p adit-bench --bin adit-instructions
+	$(CARGO_TARGET_DIR)/release/adit-instructions $(if $(RENEW),renew,check) bench/record/instructions.toml
 
 # What is measured is built as it is released.
 measured: prerequisites

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks for the compilers and libraries that the build needs. Installs Debian's or Ubuntu's packages where it may;
-# elsewhere it says what to install.
+# elsewhere it says what to install. Programs that only some commands need are named as arguments, by their packages.
 set -euo pipefail
 
 rust_min=89
@@ -28,11 +28,14 @@ has_header() { [ -e "/usr/include/$1" ] || [ -e "/usr/local/include/$1" ]; }
 has_header boost/version.hpp || missing+=(libboost-dev)
 has_header capnp/rpc.h || missing+=(libcapnp-dev)
 has_header event2/event.h || missing+=(libevent-dev)
+for program in "$@"; do
+  command -v "$program" >/dev/null || missing+=("$program")
+done
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then
   echo "adit: these are missing (Debian's names): ${missing[*]}" >&2
-  echo "adit: install them with this system's package manager: a C++ compiler, CMake, Ninja, ccache, pkg-config, Boost's headers, Cap'n Proto, libevent" >&2
+  echo "adit: install them with this system's package manager: a C++ compiler, CMake, Ninja, ccache, pkg-config, Boost's headers, Cap'n Proto, libevent${*:+, $*}" >&2
   exit 1
 fi
 as_root=()
