@@ -12,7 +12,9 @@ use adit_codec::message::{
     SubmitSharesSuccess,
 };
 use adit_codec::{Encode, encode_frame, frame_len};
+use codec_sv2::Encoder;
 use criterion::{BatchSize, Criterion, Throughput};
+use framing_sv2::framing::MessageFrame;
 use parsers_sv2::Mining;
 
 /// A message's frame, header included.
@@ -62,12 +64,28 @@ fn decode<M: Encode>(criterion: &mut Criterion, message: &M) {
     group.finish();
 }
 
+/// Their message is the one that they decode from our frame. Their encoder gives each frame a buffer of its pool.
 fn encode<M: Encode>(criterion: &mut Criterion, message: &M) {
     let mut out = vec![0; frame_len(message)];
     let mut group = criterion.benchmark_group(format!("encode/{}", M::KIND.name()));
     group.throughput(Throughput::Elements(1));
     group.bench_function("adit", |bencher| {
         bencher.iter(|| encode_frame(black_box(message), black_box(&mut out)).expect("room for the frame"));
+    });
+    let mut payload = frame(message)[HEADER_LEN..].to_vec();
+    let msg_type = M::KIND.header(payload.len() as u32).msg_type;
+    let theirs =
+        Mining::try_from((msg_type, payload.as_mut_slice())).expect("a correct message").into_owned();
+    let mut encoder = Encoder::new();
+    group.bench_function("parsers_sv2 and codec_sv2", |bencher| {
+        bencher.iter_batched(
+            || theirs.clone(),
+            |message| {
+                let frame = MessageFrame::try_from(message).expect("a short message");
+                encoder.encode(frame).expect("room for the frame")
+            },
+            BatchSize::SmallInput,
+        );
     });
     group.finish();
 }

@@ -1,5 +1,5 @@
 //! The hasher's boundary: headers by batch size, merkle roots by depth and lanes, nonce scans; each backend that this CPU can
-//! run beside the choice that `Hasher::detect` makes and beside `sha2`.
+//! run beside the choice that `Hasher::detect` makes and beside the crates `sha2`, `bitcoin_hashes` and `ring`.
 //!
 //! `cargo bench -p adit-bench --bench hasher`; throughput is in messages, so criterion's `elem/s` is headers, roots or
 //! nonces per second.
@@ -31,6 +31,24 @@ fn sha2_double(message: &[u8]) -> [u8; 32] {
     Sha256::digest(Sha256::digest(message)).into()
 }
 
+fn bitcoin_double(message: &[u8]) -> [u8; 32] {
+    use bitcoin::hashes::{Hash as _, sha256d};
+    sha256d::Hash::hash(message).to_byte_array()
+}
+
+fn ring_double(message: &[u8]) -> [u8; 32] {
+    let once = ring::digest::digest(&ring::digest::SHA256, message);
+    let twice = ring::digest::digest(&ring::digest::SHA256, once.as_ref());
+    twice.as_ref().try_into().expect("32 bytes")
+}
+
+/// Double-SHA256 of one message.
+type Double = fn(&[u8]) -> [u8; 32];
+
+/// What one would take otherwise.
+const CRATES: [(&str, Double); 3] =
+    [("sha2", sha2_double), ("bitcoin_hashes", bitcoin_double), ("ring", ring_double)];
+
 fn group<'a>(criterion: &'a mut Criterion, name: &str, messages: usize) -> BenchmarkGroup<'a, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group.throughput(Throughput::Elements(messages as u64));
@@ -50,16 +68,27 @@ fn headers(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
                 });
             });
         }
-        group.bench_function(BenchmarkId::new("sha2", size), |bencher| {
-            bencher.iter(|| {
-                for (header, digest) in black_box(&headers).iter().zip(&mut digests) {
-                    digest.0 = sha2_double(header);
-                }
-                black_box(&mut digests);
+        for (name, double) in CRATES {
+            group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                bencher.iter(|| {
+                    for (header, digest) in black_box(&headers).iter().zip(&mut digests) {
+                        digest.0 = double(header);
+                    }
+                    black_box(&mut digests);
+                });
             });
-        });
+        }
         group.finish();
     }
+}
+
+fn root_of(coinbase: &[u8], path: &[[u8; 32]], double: Double) -> [u8; 32] {
+    let mut node = [0; 64];
+    path.iter().fold(double(coinbase), |root, sibling| {
+        node[..32].copy_from_slice(&root);
+        node[32..].copy_from_slice(sibling);
+        double(&node)
+    })
 }
 
 fn merkle_roots(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
@@ -79,23 +108,19 @@ fn merkle_roots(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
                     });
                 });
             }
-            group.bench_function(BenchmarkId::new("sha2", size), |bencher| {
-                let mut coinbase = [&prefix[..], &[0; EXTRANONCE_LEN], &suffix].concat();
-                bencher.iter(|| {
-                    let rows = black_box(&extranonces).chunks_exact(EXTRANONCE_LEN);
-                    for (extranonce, root) in rows.zip(&mut roots) {
-                        coinbase[COINBASE_PREFIX_LEN..][..EXTRANONCE_LEN].copy_from_slice(extranonce);
-                        let mut node = [0; 64];
-                        *root = sha2_double(&coinbase);
-                        for sibling in &path {
-                            node[..32].copy_from_slice(root);
-                            node[32..].copy_from_slice(sibling);
-                            *root = sha2_double(&node);
+            for (name, double) in CRATES {
+                group.bench_function(BenchmarkId::new(name, size), |bencher| {
+                    let mut coinbase = [&prefix[..], &[0; EXTRANONCE_LEN], &suffix].concat();
+                    bencher.iter(|| {
+                        let rows = black_box(&extranonces).chunks_exact(EXTRANONCE_LEN);
+                        for (extranonce, root) in rows.zip(&mut roots) {
+                            coinbase[COINBASE_PREFIX_LEN..][..EXTRANONCE_LEN].copy_from_slice(extranonce);
+                            *root = root_of(&coinbase, &path, double);
                         }
-                    }
-                    black_box(&mut roots);
+                        black_box(&mut roots);
+                    });
                 });
-            });
+            }
             group.finish();
         }
     }

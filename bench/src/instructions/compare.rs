@@ -10,7 +10,8 @@ use std::fmt;
 
 use super::record::Record;
 
-/// By how much a case may differ from its record: the counts repeat within a thousandth.
+/// By how much a case may differ from its record. The counts repeat within half a percent, whatever the load and the target
+/// directory.
 pub const TOLERANCE: f64 = 0.03;
 
 /// How a record is renewed.
@@ -130,10 +131,11 @@ impl fmt::Display for Comparison {
         let unknown = self.count(|finding| *finding == Finding::Unknown);
         let percent = 100.0 * TOLERANCE;
         if !self.differences.is_empty() {
-            writeln!(f, "the record is another machine's, so no figure fails:")?;
+            writeln!(f, "not counted as the record was, so no figure fails:")?;
             for difference in &self.differences {
                 writeln!(f, "  {difference}")?;
             }
+            writeln!(f, "If this is what is used from now on: {RENEWAL}")?;
         }
         if worse > 0 {
             writeln!(f, "{worse} worse by more than {percent} %. If it is meant to be so: {RENEWAL}")?;

@@ -4,10 +4,10 @@
 //! process of its own under valgrind ([`callgrind`]), so that no case changes the memory of another. [`record`] reads and
 //! writes the committed figures, [`compare`] judges.
 //!
-//! What counts are worth: they repeat to the instruction or nearly so, under any load. They are not time: a cache miss
-//! counts as nothing, and a division as one. And valgrind 3.19 emulates a CPU that has AVX2 but neither AVX-512 nor the SHA
-//! extensions, so kernels with those are never counted. Every case therefore names the backends that it runs; none
-//! measures which is faster.
+//! What counts are worth: they repeat within half a percent, most of them to the instruction, under any load and from any
+//! target directory. They are not time: a cache miss counts as nothing, and a division as one. And valgrind 3.19 emulates a
+//! CPU that has AVX2 but neither AVX-512 nor the SHA extensions, so kernels with those are never counted. Every case
+//! therefore names the backends that it runs; none measures which is faster.
 
 pub mod callgrind;
 pub mod cases;
