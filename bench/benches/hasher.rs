@@ -1,5 +1,6 @@
-//! The hasher's boundary: headers by batch size, merkle roots by depth and lanes, nonce scans; each backend that this CPU can
-//! run beside the choice that `Hasher::detect` makes and beside the crates `sha2`, `bitcoin_hashes` and `ring`.
+//! The hasher's boundary: headers by batch size, merkle roots by depth and lanes, a template's transactions, nonce scans; each
+//! backend that this CPU can run beside the choice that `Hasher::detect` makes and beside the crates `sha2`, `bitcoin_hashes` and
+//! `ring`.
 //!
 //! `cargo bench -p adit-bench --bench hasher`; throughput is in messages, so criterion's `elem/s` is headers, roots or
 //! nonces per second.
@@ -7,7 +8,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use adit_hasher::{Backend, BatchHash, CoinbaseJob, Digest, Hasher, Target};
+use adit_hasher::{Backend, BatchHash, CoinbaseJob, Digest, Hasher, Target, merkle_path};
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, measurement::WallTime};
 use sha2::Sha256;
 
@@ -126,6 +127,31 @@ fn merkle_roots(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
     }
 }
 
+/// What a new tip's template costs whoever checks its transactions: 4,000 of 222 bytes, and trees over them.
+fn templates(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
+    const TRANSACTIONS: usize = 4_000;
+    let raws: Vec<[u8; 222]> = (0..TRANSACTIONS).map(|i| [i as u8; 222]).collect();
+    let raws: Vec<&[u8]> = raws.iter().map(|raw| &raw[..]).collect();
+    let mut digests = vec![[0; 32]; TRANSACTIONS];
+    let mut messages = group(criterion, "messages of 222 bytes", TRANSACTIONS);
+    for (name, hasher) in hashers {
+        messages.bench_function(name, |bencher| {
+            bencher.iter(|| hasher.message_digests(black_box(&raws), &mut digests));
+        });
+    }
+    messages.bench_function("sha2", |bencher| {
+        bencher.iter(|| {
+            for (raw, digest) in black_box(&raws).iter().zip(&mut digests) {
+                *digest = sha2_double(raw);
+            }
+        });
+    });
+    messages.finish();
+    let mut trees = group(criterion, "merkle path", TRANSACTIONS);
+    trees.bench_function("detected", |bencher| bencher.iter(|| merkle_path(black_box(&digests))));
+    trees.finish();
+}
+
 fn scans(criterion: &mut Criterion, hashers: &[(String, Hasher)]) {
     const NONCES: u32 = 4096;
     // Nothing meets it: the whole range is tried.
@@ -150,6 +176,7 @@ fn main() {
     let hashers = hashers();
     headers(&mut criterion, &hashers);
     merkle_roots(&mut criterion, &hashers);
+    templates(&mut criterion, &hashers);
     scans(&mut criterion, &hashers);
     criterion.final_summary();
 }

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::vec::Vec;
 
 use crate::plan::Plan;
-use crate::{BatchHash, CoinbaseJob, Digest, HeaderBytes, Target, batch};
+use crate::{BatchHash, CoinbaseJob, Digest, HeaderBytes, Target, batch, sha256};
 
 /// A set of instructions to hash with.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -88,6 +88,44 @@ impl Hasher {
     /// batch is split, the kernel of its first part is named.
     pub fn describe(&self) -> String {
         self.0.describe()
+    }
+}
+
+impl Hasher {
+    /// The double-SHA256 of each message, whatever its length: `messages[i]` gives `digests[i]`. Those that take the same number
+    /// of blocks are hashed together, so this allocates, unlike [`BatchHash`]: it is for a template's transactions.
+    ///
+    /// # Panics
+    /// If the two slices differ in length.
+    pub fn message_digests(&self, messages: &[&[u8]], digests: &mut [[u8; 32]]) {
+        assert_eq!(messages.len(), digests.len(), "one digest for each message");
+        let mut order: Vec<usize> = (0..messages.len()).collect();
+        let blocks = |index: &usize| sha256::padded_blocks(messages[*index].len());
+        // Stable, so that messages of one length are read in the order in which they lie.
+        order.sort_by_key(blocks);
+        let (mut alike, mut hashed) = (Vec::new(), Vec::new());
+        for indices in order.chunk_by(|a, b| blocks(a) == blocks(b)) {
+            alike.clear();
+            alike.extend(indices.iter().map(|index| messages[*index]));
+            hashed.resize(alike.len(), [0; 32]);
+            self.alike_digests(&alike, &mut hashed);
+            for (index, digest) in indices.iter().zip(&hashed) {
+                digests[*index] = *digest;
+            }
+        }
+    }
+
+    /// The double-SHA256 of messages that take the same number of blocks; the slices are of one length.
+    pub(crate) fn alike_digests(&self, mut messages: &[&[u8]], mut digests: &mut [[u8; 32]]) {
+        let Some(blocks) = messages.first().map(|message| sha256::padded_blocks(message.len())) else {
+            return;
+        };
+        while !messages.is_empty() {
+            let (kernel, taken) = self.0.front(messages.len());
+            let (front, later) = digests.split_at_mut(taken);
+            kernel.message_digests(&messages[..taken], blocks, front);
+            (messages, digests) = (&messages[taken..], later);
+        }
     }
 }
 

@@ -56,6 +56,16 @@ impl BatchHash for Portable {
     }
 }
 
+#[cfg(feature = "kernels")]
+impl Portable {
+    /// The double hash of each message; the slices are of one length.
+    pub(crate) fn message_digests(self, messages: &[&[u8]], _blocks: usize, digests: &mut [[u8; 32]]) {
+        for (message, digest) in messages.iter().zip(digests) {
+            *digest = sha256::to_bytes(&sha256::double(message));
+        }
+    }
+}
+
 /// The chaining value after a header's first 64 bytes.
 pub(crate) fn midstate(header: &HeaderBytes) -> State {
     let mut state = sha256::IV;

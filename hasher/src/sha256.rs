@@ -118,20 +118,39 @@ pub(crate) fn second(first: &State) -> State {
     state
 }
 
+/// How many blocks a message takes with its padding.
+#[inline(always)]
+pub(crate) const fn padded_blocks(message_len: usize) -> usize {
+    (message_len + 8) / 64 + 1
+}
+
+/// One of the `blocks` blocks that a message takes with its padding.
+#[inline(always)]
+pub(crate) fn padded_block(message: &[u8], block: usize, blocks: usize, out: &mut [u8; 64]) {
+    let start = (64 * block).min(message.len());
+    let rest = &message[start..];
+    if rest.len() >= 64 {
+        out.copy_from_slice(&rest[..64]);
+        return;
+    }
+    out[..rest.len()].copy_from_slice(rest);
+    out[rest.len()..].fill(0);
+    // The padding may have begun in the block before.
+    if 64 * block <= message.len() {
+        out[rest.len()] = 0x80;
+    }
+    if block + 1 == blocks {
+        out[56..].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
+    }
+}
+
 /// Double-SHA256 of a message of any length.
 pub(crate) fn double(message: &[u8]) -> State {
-    let mut state = IV;
-    let (blocks, tail) = message.as_chunks::<64>();
-    for block in blocks {
-        compress(&mut state, &words(block));
-    }
-    let mut last = [0; 128];
-    last[..tail.len()].copy_from_slice(tail);
-    last[tail.len()] = 0x80;
-    let end = if tail.len() < 56 { 64 } else { 128 };
-    last[end - 8..end].copy_from_slice(&(message.len() as u64 * 8).to_be_bytes());
-    for block in last[..end].as_chunks::<64>().0 {
-        compress(&mut state, &words(block));
+    let (mut state, mut bytes) = (IV, [0; 64]);
+    let blocks = padded_blocks(message.len());
+    for block in 0..blocks {
+        padded_block(message, block, blocks, &mut bytes);
+        compress(&mut state, &words(&bytes));
     }
     second(&state)
 }

@@ -137,6 +137,40 @@ fn headers_at_the_edges_of_the_additions() {
     }
 }
 
+/// Every length on both sides of a block's border, alone and among others.
+#[test]
+fn messages_of_every_length() {
+    let lengths = (0..=260).chain([1_000, 65_535]);
+    let messages: Vec<Vec<u8>> = lengths.map(|len| bytes(30 + len as u64, len)).collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    for (name, hasher) in hashers() {
+        let mut digests = vec![[0; 32]; messages.len()];
+        hasher.message_digests(&messages, &mut digests);
+        for (message, digest) in messages.iter().zip(digests) {
+            assert_eq!(digest, double_sha256(message), "{name}, {} bytes", message.len());
+            let mut alone = [[0; 32]];
+            hasher.message_digests(&[message], &mut alone);
+            assert_eq!(alone[0], digest, "{name}, {} bytes", message.len());
+        }
+    }
+}
+
+#[test]
+fn messages_at_every_batch_size() {
+    // Three, two and five blocks, taking turns.
+    let messages: Vec<Vec<u8>> =
+        (0..3 * BATCH_MAX).map(|index| bytes(index as u64, [130, 64, 300][index % 3])).collect();
+    let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+    let expected: Vec<[u8; 32]> = messages.iter().map(|message| double_sha256(message)).collect();
+    for (name, hasher) in hashers() {
+        for size in 0..=messages.len() {
+            let mut digests = vec![[0; 32]; size];
+            hasher.message_digests(&messages[..size], &mut digests);
+            assert_eq!(digests, expected[..size], "{name}, {size} messages");
+        }
+    }
+}
+
 #[test]
 fn merkle_roots_at_every_batch_size() {
     for (name, hasher) in hashers() {
@@ -297,7 +331,7 @@ fn found_is_appended_to() {
 
 #[test]
 fn trees_of_every_size() {
-    for size in 0..=40 {
+    for size in (0..=40).chain([64, 127, 129, 1_000]) {
         let txids: Vec<[u8; 32]> = bytes(11, 32 * size).as_chunks().0.to_vec();
         let mut level = txids.clone();
         while level.len() > 1 {

@@ -1,4 +1,4 @@
-//! Headers, merkle roots and nonce scans over several messages at once. No `unsafe`, no instruction set.
+//! Headers, merkle roots, messages of any length and nonce scans over several messages at once. No `unsafe`, no instruction set.
 //!
 //! The last group of a batch is filled up with copies of its first row; the copies' results are not looked at.
 
@@ -113,6 +113,31 @@ pub(crate) fn merkle_roots<S: Streams<LANES>, const LANES: usize>(
     }
 }
 
+/// `digests[i]` is the double hash of `messages[i]`; the slices are of one length, and all messages take `blocks` blocks, their
+/// padding included.
+#[inline(always)]
+pub(crate) fn message_digests<S: Streams<LANES>, const LANES: usize>(
+    token: S::Token,
+    messages: &[&[u8]],
+    blocks: usize,
+    digests: &mut [[u8; 32]],
+) {
+    for (messages, digests) in messages.chunks(LANES).zip(digests.chunks_mut(LANES)) {
+        let mut rows = [[0; 64]; LANES];
+        let mut state = S::broadcast(token, &sha256::IV);
+        for block in 0..blocks {
+            for lane in 0..LANES {
+                let message = if lane < messages.len() { messages[lane] } else { messages[0] };
+                sha256::padded_block(message, block, blocks, &mut rows[lane]);
+            }
+            state = state.compress(token, S::load_block(token, &rows, 0));
+        }
+        for (digest, bytes) in digests.iter_mut().zip(second(token, state).store()) {
+            *digest = bytes;
+        }
+    }
+}
+
 /// See [`BatchHash::scan_nonces`](crate::BatchHash::scan_nonces).
 #[inline(always)]
 pub(crate) fn scan_nonces<S: Streams<LANES>, const LANES: usize>(
@@ -160,7 +185,7 @@ pub(crate) fn scan_nonces<S: Streams<LANES>, const LANES: usize>(
     count
 }
 
-/// The three entries of a shell: where `#[target_feature]` begins and everything below is inlined.
+/// The entries of a shell: where `#[target_feature]` begins and everything below is inlined.
 macro_rules! entries {
     ($streams:ty, $lanes:expr, $token:ty, $features:literal) => {
         /// See [`drive::header_digests`](crate::arch::drive::header_digests).
@@ -190,6 +215,21 @@ macro_rules! entries {
             }
             // SAFETY: the token proves that the CPU has these features.
             unsafe { entry(token, job, extranonces, roots) }
+        }
+
+        /// See [`drive::message_digests`](crate::arch::drive::message_digests).
+        pub(crate) fn message_digests(
+            token: $token,
+            messages: &[&[u8]],
+            blocks: usize,
+            digests: &mut [[u8; 32]],
+        ) {
+            #[target_feature(enable = $features)]
+            fn entry(token: $token, messages: &[&[u8]], blocks: usize, digests: &mut [[u8; 32]]) {
+                crate::arch::drive::message_digests::<$streams, { $lanes }>(token, messages, blocks, digests);
+            }
+            // SAFETY: the token proves that the CPU has these features.
+            unsafe { entry(token, messages, blocks, digests) }
         }
 
         /// See [`drive::scan_nonces`](crate::arch::drive::scan_nonces).

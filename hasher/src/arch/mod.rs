@@ -138,6 +138,13 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// The double hashes of messages that take `blocks` blocks each, their padding included; the slices are of one length.
+    pub(crate) fn message_digests(self, messages: &[&[u8]], blocks: usize, digests: &mut [[u8; 32]]) {
+        dispatch!(self, message_digests(messages, blocks, digests));
+    }
+}
+
 impl BatchHash for Kernel {
     fn merkle_roots(&self, job: &CoinbaseJob, extranonces: &[u8], roots: &mut [[u8; 32]]) {
         crate::batch::check_rows(job, extranonces, roots);
