@@ -196,7 +196,7 @@ fn requests_are_answered_refused_or_time_out() {
     let [ClientEvent::Transactions { template_id: 2, excess_data, transactions }] = &events[..] else {
         panic!("{events:?}")
     };
-    assert_eq!((&excess_data[..], transactions), (&b"x"[..], &vec![b"one".to_vec(), vec![]]));
+    assert_eq!((&excess_data[..], transactions), (&b"x"[..], &[&b"one"[..], b""].into_iter().collect()));
     let message = MessageKind::RequestTransactionDataSuccess;
     assert_eq!(bench.feed(&answer(2)), Err(ClientFault::UnknownRequest { message, template_id: 2 }));
     assert_eq!(bench.client.poll_timeout(), Some(at(31)));

@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::TransactionList;
 use crate::template::TemplateUpdate;
 
 /// What the driver must know. Frames are in the outbox beside.
@@ -31,7 +32,7 @@ pub enum ClientEvent {
         /// To be passed on unread (specification 7.5).
         excess_data: Vec<u8>,
         /// All but the coinbase, in the order of the block.
-        transactions: Vec<Vec<u8>>,
+        transactions: TransactionList,
     },
     /// There are no transactions for a request.
     TransactionsRefused {

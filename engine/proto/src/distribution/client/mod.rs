@@ -19,12 +19,14 @@ mod event;
 mod fault;
 mod receive;
 mod requests;
+mod transactions;
 
 use alloc::collections::VecDeque;
 
 pub use config::{ClientConfig, ClientConfigError, ClientLimits};
 pub use event::{ClientCounters, ClientEvent};
 pub use fault::{ClientFault, Refusal};
+pub use transactions::TransactionList;
 
 use self::requests::Requests;
 use super::Constraints;

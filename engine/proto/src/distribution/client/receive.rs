@@ -2,7 +2,6 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use adit_codec::frame::FrameHeader;
 use adit_codec::message::{
@@ -149,7 +148,7 @@ impl Client {
             self.counters.frames_ignored += 1;
             return Ok(());
         }
-        let transactions: Vec<Vec<u8>> = message.transaction_list.iter().map(Vec::from).collect();
+        let transactions = message.transaction_list.into();
         let excess_data = message.excess_data.into();
         out.report(ClientEvent::Transactions { template_id, excess_data, transactions });
         Ok(())
