@@ -325,12 +325,29 @@ impl<S: Service> EngineHandle<S> {
     /// [`send_update`](Self::send_update) of what was learnt at another moment, from which [`tip_latencies`](Self::tip_latencies)
     /// counts.
     pub fn send_update_learned(&self, update: S::Update, learned: Instant) {
+        self.send_updates(&[(update, learned)]);
+    }
+
+    /// Gives updates that belong together to every shard, each with the moment at which it was learnt: a shard wakes when it has
+    /// all of them. So a tip and the template that it names leave as one send for each connection, and no shard is still busy
+    /// with the template when the tip comes.
+    pub fn send_updates(&self, updates: &[(S::Update, Instant)]) {
         let _order = self.updates.lock().unwrap_or_else(PoisonError::into_inner);
         let at = Instant::now();
         for inlet in &self.inlets {
-            if inlet.updates.send(Sent { update: update.clone(), learned, at }).is_ok() {
+            for (update, learned) in updates {
+                let sent = Sent { update: update.clone(), learned: *learned, at };
+                let Err(refused) = inlet.updates.try_send(sent) else { continue };
+                if refused.is_disconnected() {
+                    break;
+                }
+                // Awake it makes room.
                 inlet.wake.wake();
+                if inlet.updates.send(refused.into_inner()).is_err() {
+                    break;
+                }
             }
+            inlet.wake.wake();
         }
     }
 

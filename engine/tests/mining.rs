@@ -44,6 +44,21 @@ fn the_way_of_tips_is_measured_for_each_connection() {
     assert!(latencies.sent.p50 <= latencies.sent.p99 && latencies.sent.max < PATIENCE, "{latencies:?}");
 }
 
+/// More than a shard's link holds: what finds no room waits for it, and nothing overtakes.
+#[test]
+fn updates_that_are_handed_over_together_are_all_taken_in_order() {
+    let engine = start(config(2));
+    let learned = Instant::now();
+    let updates = (1..=100).flat_map(|id| [template(id, true), tip(id, false)]);
+    engine.send_updates(&updates.map(|update| (update, learned)).collect::<Vec<_>>());
+    // A tip that came before its template would have been refused.
+    wait_for("the tips", || engine.tip_latencies().taken.count == 200);
+    let mut peer = Peer::set_up(&engine);
+    let mut channel = peer.open(true);
+    peer.mine(&mut channel, 10, 5);
+    assert_eq!((peer.accepted, peer.refused.len()), (10, 0));
+}
+
 #[test]
 fn mines_on_both_kinds_of_channel() {
     let engine = start(config(1));
