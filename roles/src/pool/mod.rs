@@ -16,7 +16,7 @@ use tracing::error;
 
 use crate::config::PoolConfig;
 use crate::nodes::{self, TemplateSource};
-use crate::role::feed::Fed;
+use crate::role::feed::{Fed, Work};
 pub use crate::role::{BlockReport, Btc, Finder, OnBlock, RoleError};
 use crate::role::{Crowd, Role, open_journal, server_url};
 
@@ -73,7 +73,11 @@ impl Pool {
         running.source.want(POOL_CLASS, reserve);
         let (engine, source) = (Arc::clone(&running.engine), running.source.name().to_owned());
         role.start_feed(move |fed| match fed {
-            Fed::Template { update, learned, .. } => engine.send_update_learned(update, learned),
+            Fed::Work(work) => {
+                let updates: Vec<_> =
+                    work.into_iter().map(|Work { update, learned, .. }| (update, learned)).collect();
+                engine.send_updates(&updates);
+            }
             Fed::Refused { reason, .. } => {
                 error!(%source, %reason, "the template source cannot leave room for the pool's coinbase: no work comes from it");
             }

@@ -29,7 +29,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::TpConfig;
 use crate::nodes::{self, TemplateSource};
-use crate::role::feed::Fed;
+use crate::role::feed::{Fed, Work};
 use crate::role::{Crowd, OnBlock, Role, RoleError, open_journal, server_url};
 
 use clients::{ClientTally, Clients};
@@ -161,26 +161,37 @@ impl Provider {
     }
 }
 
-/// Passes a report of the source on to its class.
+/// Passes reports of the source on to their classes.
 fn handle_fed(fed: Fed, engine: &EngineHandle<Distribution>, known: &KnownTemplates) {
     match fed {
-        Fed::Template { class, update, learned } => {
-            known.learn(class, &update);
-            match &update {
-                TemplateUpdate::NewTemplate(template) => {
-                    let (template_id, future) = (template.template_id, template.future_template);
-                    debug!(class = class.0, template_id, future, "a template goes to a class");
-                }
-                TemplateUpdate::SetNewPrevHash(tip) => {
-                    info!(class = class.0, template_id = tip.template_id, "a new tip goes to a class");
-                }
-            }
-            engine.send_update_learned(DistributionUpdate { class, update }, learned);
+        Fed::Work(work) => {
+            let updates: Vec<_> = work
+                .into_iter()
+                .map(|Work { class, update, learned }| {
+                    known.learn(class, &update);
+                    (DistributionUpdate { class, update }, learned)
+                })
+                .collect();
+            engine.send_updates(&updates);
+            // The log's writer may be slow.
+            updates.iter().for_each(|(update, _)| log(update));
         }
         Fed::Refused { class, reason } => {
             warn!(class = class.0, %reason, "the template source cannot leave the room that a class asks for: its clients are closed");
             // A shard that does not answer has ended, and its clients with it.
             let _ = engine.command(0, DistributionCommand::RefuseClass(class));
+        }
+    }
+}
+
+fn log(DistributionUpdate { class, update }: &DistributionUpdate) {
+    match update {
+        TemplateUpdate::NewTemplate(template) => {
+            let (template_id, future) = (template.template_id, template.future_template);
+            debug!(class = class.0, template_id, future, "a template goes to a class");
+        }
+        TemplateUpdate::SetNewPrevHash(tip) => {
+            info!(class = class.0, template_id = tip.template_id, "a new tip goes to a class");
         }
     }
 }
