@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use adit_codec::keys::AuthorityPublicKey;
-use adit_proto::distribution::client::{Client, ClientConfig, ClientEvent, ClientOutbox};
+use adit_proto::distribution::client::{Client, ClientConfig, ClientEvent, ClientOutbox, TransactionList};
 use adit_proto::distribution::server::ClassId;
 use adit_proto::mining::server::Solution;
 use adit_proto::template::TemplateUpdate;
@@ -80,7 +80,7 @@ pub(super) enum What {
     /// A template or a tip.
     Template(TemplateUpdate),
     /// The transactions of a template.
-    Transactions { template_id: u64, transactions: Vec<Vec<u8>> },
+    Transactions { template_id: u64, transactions: TransactionList },
     /// There are none for a template.
     NoTransactions { template_id: u64, reason: String },
     /// The connection ended, or the try to make one.

@@ -5,7 +5,7 @@
 //! pool has one class. All connections live on one control thread with a current-thread runtime, so that none blocks
 //! another, nor the end of the program. `connection` makes them and makes them again, `provider` is what is known of the
 //! server, `solutions` finds out what became of blocks, which the protocol does not say, `transactions` keeps what makes
-//! blocks whole without the server.
+//! blocks whole without the server. Those are judged on a thread of their own (`checker`), which yields to every other.
 //!
 //! The server proves by its certificate that the pinned authority key vouches for it; without a key whoever answers is
 //! believed. What it sends is bounded in size, rate and time at every step, and judged before it is used; each fault is a
@@ -13,15 +13,17 @@
 //!
 //! Bounds: [`REQUESTS_MAX`] solutions and other requests wait for the thread, then their caller does; the modules have theirs.
 
+mod checker;
 mod connection;
 mod dial;
 mod lost;
 mod provider;
+mod serialized;
 mod solutions;
 mod templates;
 #[cfg(test)]
 mod tests;
-mod transactions;
+pub mod transactions;
 
 use std::cell::Cell;
 use std::fmt;
@@ -40,9 +42,10 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
+use self::checker::Checked;
 use self::connection::{Connection, Report, Target, pass};
 use self::provider::{Provider, Wanted};
-use self::transactions::Store;
+use self::transactions::{Keeper, Store};
 use super::feed::Feed;
 use super::{FUTURES_MAX, SourceUpdate, Submission, TemplateSource, TemplateTransactions};
 
@@ -114,7 +117,8 @@ pub struct Sv2Source {
     wake: Arc<Notify>,
     store: Store,
     updates: Receiver<SourceUpdate>,
-    thread: Option<JoinHandle<()>>,
+    /// The one that speaks to the provider, then the one that checks transactions, which ends with it.
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl fmt::Debug for Sv2Source {
@@ -156,17 +160,24 @@ impl Sv2Source {
         let (requests, inbox) = bounded(REQUESTS_MAX);
         let (feed, updates) = Feed::new();
         let (wake, store) = (Arc::new(Notify::new()), Store::default());
-        let (provider, woken) = (Provider::new(store.clone(), feed), Arc::clone(&wake));
+        let (checks, jobs) = bounded(checker::JOBS_MAX);
+        let (done, checked) = mpsc::channel(checker::JOBS_MAX);
+        let (provider, woken) = (Provider::new(store.clone(), checks, feed), Arc::clone(&wake));
+        let mut this = Self { name, requests, wake, store, updates, threads: Vec::new() };
         let thread = std::thread::Builder::new().name("adit-sv2".to_owned());
         let thread = thread.spawn(move || {
             let (reports, inbound) = mpsc::channel(REPORTS_MAX);
             let tasks = Tasks { target, links: Rc::default(), reports, running: JoinSet::new() };
-            LocalSet::new().block_on(&runtime, run(provider, tasks, inbound, &inbox, &woken));
+            LocalSet::new().block_on(&runtime, run(provider, tasks, (inbound, checked), &inbox, &woken));
             // A name that is being resolved keeps a thread of the runtime: it is not waited for.
             runtime.shutdown_background();
         });
-        let thread = Some(thread.map_err(StartError::Thread)?);
-        Ok(Self { name, requests, wake, store, updates, thread })
+        this.threads.push(thread.map_err(StartError::Thread)?);
+        let keeper = Keeper::new(this.store.clone());
+        let thread = std::thread::Builder::new().name("adit-sv2-checker".to_owned());
+        let thread = thread.spawn(move || checker::run(keeper, &jobs, &done));
+        this.threads.push(thread.map_err(StartError::Thread)?);
+        Ok(this)
     }
 
     fn request(&self, request: Request) {
@@ -181,10 +192,14 @@ impl Sv2Source {
     }
 
     fn stop(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+        if self.threads.is_empty() {
+            return;
+        }
         self.request(Request::Stop);
-        if thread.join().is_err() {
-            tracing::error!(source = self.name, "the template source's thread panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!(source = self.name, "a thread of the template source panicked");
+            }
         }
     }
 }
@@ -258,7 +273,7 @@ impl Tasks {
 async fn run(
     mut provider: Provider,
     mut tasks: Tasks,
-    mut reports: mpsc::Receiver<Report>,
+    (mut reports, mut checked): (mpsc::Receiver<Report>, mpsc::Receiver<Checked>),
     requests: &Receiver<Request>,
     wake: &Notify,
 ) {
@@ -269,6 +284,7 @@ async fn run(
             biased;
             () = wake.notified() => {}
             Some(report) = reports.recv() => provider.handle_report(report, Instant::now()),
+            Some(checked) = checked.recv() => provider.handle_checked(checked),
             () = pass(provider.poll_timeout(), flush) => {
                 provider.flush();
                 provider.handle_timeout(Instant::now());
@@ -282,7 +298,7 @@ async fn run(
     }
     // Without their queues of orders the connections end, once they have sent what is in them.
     provider.finish();
-    drop(reports);
+    drop((reports, checked));
     let ended = async { while tasks.running.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP_PATIENCE, ended).await.is_err() {
         tracing::warn!("the template provider takes no bytes: what was to be sent is not");

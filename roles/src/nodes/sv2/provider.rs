@@ -12,8 +12,9 @@
 //! - A template that is not for the tip's height ends its connection: it builds on a tip that was not announced.
 //!
 //! Bounds: [`CONNECTIONS_MAX`] classes; a template for the present tip at most every [`TEMPLATE_INTERVAL`], the newest one;
-//! [`FUTURES_ANNOUNCED_MAX`] future templates for one tip before it comes; one request for transactions at a time and
-//! class, for the newest template.
+//! [`FUTURES_ANNOUNCED_MAX`] future templates for one tip before it comes.
+
+mod requests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,13 +27,14 @@ use adit_proto::mining::server::Solution;
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 use crossbeam::channel::Sender;
 use tokio::sync::mpsc;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use super::checker::Job;
 use super::connection::{Command, LinkId, Order, Report, What};
 use super::lost::Lost;
 use super::solutions::{Asked, Coinbase, NO_TEMPLATE, Solutions, solution_of};
 use super::templates::{Known, Templates};
-use super::transactions::{self, Store};
+use super::transactions::Store;
 use crate::nodes::coinbase::{BLOCK_WEIGHT_MAX, pushed_height};
 use crate::nodes::feed::Feed;
 use crate::nodes::{FUTURES_MAX, SourceUpdate, Submission, TemplateIds};
@@ -118,6 +120,8 @@ struct Class {
     /// The template whose transactions were asked for, and the one that is next; the source's ids.
     requested: Option<u64>,
     request_next: Option<u64>,
+    /// The one whose transactions are being checked.
+    checking: Option<u64>,
     /// Connections that ended without a tip since the last one.
     losses: u32,
 }
@@ -149,13 +153,15 @@ pub(super) struct Provider {
     blocks: VecDeque<(u32, [u8; 32])>,
     ids: TemplateIds,
     store: Store,
+    /// To the thread that checks transactions.
+    checks: Sender<Job>,
     feed: Feed,
     /// Whether transactions that do not fit their template were reported.
     has_warned: bool,
 }
 
 impl Provider {
-    pub(super) fn new(store: Store, feed: Feed) -> Self {
+    pub(super) fn new(store: Store, checks: Sender<Job>, feed: Feed) -> Self {
         Self {
             classes: BTreeMap::new(),
             next_task: 0,
@@ -165,6 +171,7 @@ impl Provider {
             blocks: VecDeque::new(),
             ids: TemplateIds::default(),
             store,
+            checks,
             feed,
             has_warned: false,
         }
@@ -215,6 +222,7 @@ impl Provider {
             next_announcement: None,
             requested: None,
             request_next: None,
+            checking: None,
             losses: 0,
         };
         self.classes.insert(class_id, class);
@@ -476,67 +484,6 @@ impl Provider {
             self.feed.report(SourceUpdate::BlockConnected { height, hash: Digest(hash), reward_sat });
         }
         self.solutions.handle_tip(Digest(hash), Some(height), now);
-    }
-
-    // Transactions.
-
-    /// Asks for a template's transactions, or remembers that they are wanted.
-    fn want_transactions(&mut self, class_id: ClassId, id: u64) {
-        let Some(known) = self.templates.get(id) else { return };
-        if known.template.merkle_path.is_empty() {
-            return self.store.insert(id, Vec::new());
-        }
-        if self.templates.twins(known).any(|twin| self.store.share(twin, id)) {
-            return;
-        }
-        let Some(class) = self.classes.get_mut(&class_id) else { return };
-        if class.requested.is_some() {
-            class.request_next = Some(id);
-        } else if class.link == Some(known.link) && class.order(known.link, Order::Request(known.provider_id))
-        {
-            class.requested = Some(id);
-        }
-    }
-
-    fn handle_transactions(
-        &mut self,
-        class_id: ClassId,
-        link: LinkId,
-        provider_id: u64,
-        answer: Result<Vec<Vec<u8>>, String>,
-    ) {
-        let Some(class) = self.classes.get_mut(&class_id) else { return };
-        let asked = class.requested.and_then(|id| self.templates.get(id));
-        let Some(known) = asked.filter(|known| known.link == link && known.provider_id == provider_id) else {
-            // Of an earlier connection, or of a template that was forgotten meanwhile.
-            class.requested.take_if(|id| self.templates.get(*id).is_none());
-            return;
-        };
-        class.requested = None;
-        let next = class.request_next.take();
-        let checked = answer.and_then(|transactions| match transactions::check(&known.template, &transactions) {
-            Ok(()) => Ok(transactions),
-            Err(mismatch) => {
-                if !std::mem::replace(&mut self.has_warned, true) {
-                    warn!(
-                        %mismatch,
-                        "the template provider sends transactions that are not its template's: blocks are known to it alone"
-                    );
-                }
-                Err(mismatch.to_string())
-            }
-        });
-        match checked {
-            Ok(transactions) => self.store.insert(known.id(), transactions),
-            Err(reason) => debug!(template_id = known.id(), %reason, "no transactions of a template"),
-        }
-        if let Some(next) = next {
-            self.want_transactions(class_id, next);
-        }
-    }
-
-    fn prune_store(&self) {
-        self.store.retain(|id| self.templates.get(id).is_some());
     }
 
     // Solutions.

@@ -17,10 +17,11 @@ use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, W
 use crossbeam::channel::{Receiver, bounded};
 use tokio::sync::mpsc;
 
+use super::checker::{self, Job};
 use super::connection::{Command, LinkId, Order, Report, What};
 use super::lost::Lost;
 use super::provider::{CONNECTIONS_MAX, Provider, Wanted, constraints_of};
-use super::transactions::Store;
+use super::transactions::{Keeper, Store};
 use crate::nodes::feed::Feed;
 use crate::nodes::{SourceUpdate, Submission, TemplateTransactions, assemble_block};
 
@@ -88,6 +89,10 @@ fn solve(template: &Template, prev_hash: [u8; 32], number: u8) -> Arc<Solution> 
 struct World {
     provider: Provider,
     store: Store,
+    keeper: Keeper,
+    /// Transactions that are to be checked; done at once unless `is_checker_slow`.
+    checks: Receiver<Job>,
+    is_checker_slow: bool,
     updates: Receiver<SourceUpdate>,
     connections: BTreeMap<ClassId, (u64, mpsc::Receiver<Command>)>,
     now: Instant,
@@ -98,8 +103,18 @@ impl World {
     fn new() -> Self {
         let (feed, updates) = Feed::new();
         let store = Store::default();
-        let provider = Provider::new(store.clone(), feed);
-        Self { provider, store, updates, connections: BTreeMap::new(), now: Instant::now(), links: 0 }
+        let (jobs, checks) = bounded(checker::JOBS_MAX);
+        Self {
+            provider: Provider::new(store.clone(), jobs, feed),
+            keeper: Keeper::new(store.clone()),
+            store,
+            checks,
+            is_checker_slow: false,
+            updates,
+            connections: BTreeMap::new(),
+            now: Instant::now(),
+            links: 0,
+        }
     }
 
     /// A world with one class whose connection has a tip at height 20.
@@ -122,6 +137,18 @@ impl World {
     fn tell(&mut self, class: ClassId, what: What) {
         let (task, _) = self.connections[&class];
         self.provider.handle_report(Report { class, task, what }, self.now);
+        if !self.is_checker_slow {
+            self.check();
+        }
+    }
+
+    /// Does what the checker has to do.
+    fn check(&mut self) {
+        while let Ok(job) = self.checks.try_recv() {
+            if let Some(checked) = checker::handle_job(&mut self.keeper, job) {
+                self.provider.handle_checked(checked);
+            }
+        }
     }
 
     fn connect(&mut self, class: ClassId) -> LinkId {
@@ -411,7 +438,7 @@ fn transactions_are_asked_for_and_make_the_block_whole() {
     assert!(matches!(orders[..], [(over, Order::Request(2))] if over == link), "{orders:?}");
     let announced = world.announced().remove(0);
     let transactions: Vec<Vec<u8>> = spends.iter().map(serialize).collect();
-    world.tell(POOL, What::Transactions { template_id: 2, transactions: transactions.clone() });
+    world.tell(POOL, What::Transactions { template_id: 2, transactions: transactions.iter().collect() });
     let kept = world.store.find(announced.template_id).expect("kept");
     assert!(kept.iter().eq(transactions.iter().map(Vec::as_slice)));
 
@@ -432,12 +459,64 @@ fn transactions_are_asked_for_and_make_the_block_whole() {
         world.give(POOL, Template { merkle_path: full.merkle_path.clone(), ..template(id, false, 22) });
         assert_eq!(world.orders(POOL).len(), 1);
         let what = match answer {
-            Some(transactions) => What::Transactions { template_id: id, transactions },
+            Some(transactions) => {
+                What::Transactions { template_id: id, transactions: transactions.into_iter().collect() }
+            }
             None => What::NoTransactions { template_id: id, reason: "stale-template-id".to_owned() },
         };
         world.tell(POOL, what);
         assert!(world.store.find(world.announced().remove(0).template_id).is_none());
     }
+}
+
+#[test]
+fn a_tip_waits_for_no_transactions() {
+    let (mut world, _) = World::at_height_20();
+    let spend = transaction(vec![TxIn::default()], 1);
+    let merkle_path = vec![spend.compute_txid().to_byte_array()];
+    world.is_checker_slow = true;
+    world.give(POOL, Template { merkle_path: merkle_path.clone(), ..template(2, false, 21) });
+    assert_eq!(world.orders(POOL).len(), 1);
+    let checked = world.announced().pop().expect("a template");
+    world.tell(
+        POOL,
+        What::Transactions { template_id: 2, transactions: [serialize(&spend)].into_iter().collect() },
+    );
+    // Nobody has looked at them yet, and the next tip is with whoever mines.
+    world.give(POOL, Template { merkle_path: vec![[9; 32]], ..template(3, true, 22) });
+    world.activate(POOL, 3, [21; 32]);
+    let reports = world.reports();
+    let is_tip = |update: &SourceUpdate| {
+        matches!(update, SourceUpdate::Template { update: TemplateUpdate::SetNewPrevHash(tip), .. }
+            if tip.prev_hash == [21; 32])
+    };
+    assert!(reports.iter().any(is_tip), "{reports:?}");
+    assert!(world.store.find(checked.template_id).is_none());
+    // The tip's own are asked for when those of before have been judged, so that they do not gather.
+    assert!(world.orders(POOL).is_empty());
+    world.check();
+    assert!(world.store.find(checked.template_id).is_some());
+    let orders = world.orders(POOL);
+    assert!(matches!(orders[..], [(_, Order::Request(3))]), "{orders:?}");
+}
+
+#[test]
+fn transactions_of_a_template_that_is_gone_are_not_kept() {
+    let (mut world, _) = World::at_height_20();
+    let spend = transaction(vec![TxIn::default()], 1);
+    let merkle_path = vec![spend.compute_txid().to_byte_array()];
+    world.give(POOL, Template { merkle_path, ..template(2, false, 21) });
+    let gone = world.announced().pop().expect("a template");
+    world.is_checker_slow = true;
+    world.tell(
+        POOL,
+        What::Transactions { template_id: 2, transactions: [serialize(&spend)].into_iter().collect() },
+    );
+    for (template_id, height) in (3..7).zip(22..) {
+        world.tip(POOL, template_id, height, [height as u8; 32]);
+    }
+    world.check();
+    assert!(world.store.find(gone.template_id).is_none());
 }
 
 #[test]
