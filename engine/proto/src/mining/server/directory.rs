@@ -4,8 +4,7 @@
 //! before. An index whose uses are exhausted is retired, so that a connection never sees an id again: a share that was
 //! under way when its channel was closed cannot be credited to another. Eight bytes per channel.
 
-use alloc::vec::Vec;
-
+use super::chunks::Chunks;
 use super::event::ChannelId;
 use super::slab::NONE;
 
@@ -63,14 +62,14 @@ pub(super) enum Lookup {
 /// The ids of one connection.
 #[derive(Debug)]
 pub(super) struct Directory {
-    entries: Vec<Entry>,
+    entries: Chunks<Entry>,
     first_free: u32,
     open: u32,
 }
 
 impl Directory {
     pub(super) const fn new() -> Self {
-        Self { entries: Vec::new(), first_free: NONE, open: 0 }
+        Self { entries: Chunks::new(), first_free: NONE, open: 0 }
     }
 
     /// How many channels are open.
@@ -82,21 +81,17 @@ impl Directory {
     pub(super) fn insert(&mut self, layout: IdLayout, slot: u32) -> Option<ChannelId> {
         let index = if self.first_free != NONE {
             let index = self.first_free;
-            self.first_free = self.entries[index as usize].slot;
+            self.first_free = self.entries[index].slot;
             index
         } else {
             let index = self.entries.len() as u32;
             if index >= 1 << layout.index_bits {
                 return None;
             }
-            if self.entries.is_empty() {
-                // Most connections have one channel.
-                self.entries.reserve_exact(1);
-            }
             self.entries.push(Entry { uses: 0, slot: NONE });
             index
         };
-        let entry = &mut self.entries[index as usize];
+        let entry = &mut self.entries[index];
         let id = layout.id(index, entry.uses);
         *entry = Entry { uses: entry.uses | OPEN, slot };
         self.open += 1;

@@ -22,6 +22,7 @@
 mod admit;
 mod batch;
 mod channel;
+mod chunks;
 mod close;
 mod coinbase;
 mod commands;

@@ -6,8 +6,8 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
-use alloc::vec::Vec;
 
+use super::chunks::Chunks;
 use super::slab::NONE;
 use crate::time::Instant;
 
@@ -35,7 +35,7 @@ pub(super) struct Wheel {
     heads: Box<[u32]>,
     /// Which buckets have one.
     occupied: [u64; WORDS],
-    links: Vec<Link>,
+    links: Chunks<Link>,
     /// The first tick that was not emptied yet: all deadlines lie from here to less than a turn ahead.
     tick: u64,
 }
@@ -45,7 +45,7 @@ impl Wheel {
         Self {
             heads: vec![NONE; BUCKETS].into_boxed_slice(),
             occupied: [0; WORDS],
-            links: Vec::new(),
+            links: Chunks::new(),
             tick: now.as_nanos() / TICK_NANOS,
         }
     }
@@ -53,15 +53,15 @@ impl Wheel {
     /// Sets the deadline of `slot` in place of an earlier one.
     pub(super) fn schedule(&mut self, slot: u32, deadline: Instant) {
         self.cancel(slot);
-        if self.links.len() <= slot as usize {
-            self.links.resize(slot as usize + 1, Link { previous: NONE, next: NONE, bucket: IDLE });
+        while self.links.len() <= slot as usize {
+            self.links.push(Link { previous: NONE, next: NONE, bucket: IDLE });
         }
         let tick = deadline.as_nanos().div_ceil(TICK_NANOS).clamp(self.tick, self.tick + BUCKETS as u64 - 1);
         let bucket = tick as usize % BUCKETS;
         let next = self.heads[bucket];
-        self.links[slot as usize] = Link { previous: NONE, next, bucket: bucket as u32 };
+        self.links[slot] = Link { previous: NONE, next, bucket: bucket as u32 };
         if next != NONE {
-            self.links[next as usize].previous = slot;
+            self.links[next].previous = slot;
         }
         self.heads[bucket] = slot;
         self.occupied[bucket / 64] |= 1 << (bucket % 64);
@@ -73,12 +73,12 @@ impl Wheel {
         if bucket == IDLE {
             return;
         }
-        self.links[slot as usize].bucket = IDLE;
+        self.links[slot].bucket = IDLE;
         if next != NONE {
-            self.links[next as usize].previous = previous;
+            self.links[next].previous = previous;
         }
         if previous != NONE {
-            self.links[previous as usize].next = next;
+            self.links[previous].next = next;
             return;
         }
         let bucket = bucket as usize;
@@ -171,6 +171,11 @@ mod tests {
             }
         }
         assert!(deadlines.is_empty());
+    }
+
+    #[test]
+    fn a_slot_takes_twelve_bytes() {
+        assert!(size_of::<Link>() <= 12);
     }
 
     #[test]
