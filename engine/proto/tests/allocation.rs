@@ -146,32 +146,97 @@ fn shares_allocate_nothing_after_warm_up() {
     }
 }
 
-#[test]
-fn channels_and_connections_are_small_and_given_back() {
-    let mut config = config();
-    config.vardiff.adjust = true;
-    config.limits.channels_per_connection_max = 100_000;
-    config.limits.channels_max = 100_000;
-    let mut world = World::with_work(config);
-    let id = world.connect(0);
-    for _ in 0..10 {
-        world.open_standard(id);
+/// What a channel may take before its first share, and what sixty shares on one tip may add.
+const CHANNEL_BYTES_MAX: f64 = 256.0;
+const SHARES_BYTES_MAX: f64 = 1_024.0;
+/// What a channel takes: 112 bytes for shares, 32 beside, 12 in the timer wheel and 8 in the directory of its connection; the rest
+/// is what the last chunk of each table leaves free.
+const CHANNEL_BYTES: f64 = 168.0;
+/// What shares add to that: 64 bytes, and a table of 128 slots.
+const SHARES_BYTES: f64 = 1_090.0;
+
+/// Opens standard channels with identities of a usual length, so many on each connection, and says how many bytes each takes.
+fn bytes_of_channels(
+    world: &mut World,
+    flags: u32,
+    connections: u32,
+    channels: u32,
+) -> (Vec<ConnectionId>, f64) {
+    let ids: Vec<ConnectionId> = (0..connections).map(|_| world.connect(flags)).collect();
+    // The first channel of a connection takes along what is there once for a connection.
+    for id in &ids {
+        world.open_standard(*id);
     }
     world.take();
     world.take_events();
-    let channels = 20_000;
     let before = bytes();
-    for _ in 0..channels {
-        world.open_standard(id);
-        world.out.clear_frames();
-        world.out.drain_events().for_each(drop);
+    for channel in 1..channels {
+        for id in &ids {
+            let identity = format!("account.worker{channel:05}");
+            let open = OpenStandardMiningChannel {
+                request_id: channel,
+                user_identity: identity.as_bytes(),
+                nominal_hash_rate: 1e-9,
+                max_target: &[0xff; 32],
+            };
+            world.send(*id, &open);
+            world.out.clear_frames();
+            world.out.drain_events().for_each(drop);
+        }
     }
-    let each = (bytes() - before) as f64 / f64::from(channels);
-    // Tables that double hold up to twice what is in them; the state itself is bounded in the unit tests.
-    assert!(each < 320.0, "{each} bytes per channel");
-    println!("{each} bytes per standard channel in a group before its first share");
+    assert_eq!(world.server.channel_count(), (connections * channels) as usize);
+    let each = (bytes() - before) as f64 / f64::from(connections * (channels - 1));
+    println!("{channels} channels on each of {connections} connections: {each} bytes a channel");
+    (ids, each)
+}
 
-    let mut config = common::config();
+fn roomy() -> adit_proto::mining::server::ServerConfig {
+    let mut config = config();
+    config.vardiff.adjust = true;
+    config.limits.channels_per_connection_max = 1_000_000;
+    config.limits.channels_max = 1_000_000;
+    config.limits.fingerprint_slots_max = 1 << 26;
+    config
+}
+
+#[test]
+fn a_channel_is_small_before_its_first_share() {
+    for (connections, channels) in [(100, 1_000), (10, 40_000), (1, 100_000)] {
+        let (_, each) = bytes_of_channels(&mut World::with_work(roomy()), 0, connections, channels);
+        assert!(each <= CHANNEL_BYTES_MAX.min(CHANNEL_BYTES), "{each} bytes");
+    }
+    // Each channel has jobs of its own, and keeps the merkle root of the present one.
+    let (_, each) = bytes_of_channels(&mut World::with_work(roomy()), 1, 20, 1_000);
+    assert!(each <= CHANNEL_BYTES_MAX.min(CHANNEL_BYTES + 64.0), "{each} bytes");
+}
+
+#[test]
+fn sixty_shares_on_a_tip_add_less_than_a_kilobyte_to_a_channel() {
+    let mut config = roomy();
+    // No target follows: each of the sixty is a share.
+    config.vardiff.adjust = false;
+    let mut world = World::with_work(config);
+    let (ids, empty) = bytes_of_channels(&mut world, 0, 5, 1_000);
+    let channels: Vec<u32> = (64..64 + 1_000).collect();
+    // The batch's memory grows with the first.
+    let (first, ids) = ids.split_first().expect("five");
+    submit(&mut world, *first, &channels, 0);
+    let before = bytes();
+    for nonce in 0..60 {
+        for id in ids {
+            submit(&mut world, *id, &channels, nonce);
+        }
+    }
+    assert_eq!(world.server.counters().shares_accepted, 1_000 + 4 * 1_000 * 60);
+    let each = (bytes() - before) as f64 / 4_000.0;
+    println!("60 shares: {each} bytes a channel more");
+    assert!(empty + each <= CHANNEL_BYTES_MAX + SHARES_BYTES_MAX, "{empty} + {each} bytes");
+    assert!(each <= SHARES_BYTES, "{each} bytes");
+}
+
+#[test]
+fn connections_are_small_and_given_back() {
+    let mut config = config();
     config.vardiff.adjust = true;
     let mut world = World::with_work(config);
     let warm = world.connect(0);

@@ -131,6 +131,31 @@ fn the_first_target_follows_the_announcement() {
 }
 
 #[test]
+fn an_uneven_maximum_target_is_kept_to() {
+    let mut world = World::with_work(config());
+    let id = world.connect(0);
+    // More significant bits than a channel keeps.
+    let mut uneven = [0x5a; 32];
+    uneven[31] = 0;
+    let max_target = Target::from_le_bytes(uneven);
+    world.send(id, &standard(1.0, &uneven));
+    let sent = |frames: &[common::Frame]| match frames[0].message() {
+        Message::OpenStandardMiningChannelSuccess(answer) => Target::from_le_bytes(*answer.target),
+        Message::SetTarget(answer) => Target::from_le_bytes(*answer.maximum_target),
+        other => panic!("{other:?}"),
+    };
+    let first = sent(&world.take());
+    assert!(first <= max_target);
+    assert!(first.difficulty() < max_target.difficulty() * 1.000_001);
+    world.send(id, &UpdateChannel { channel_id: 64, nominal_hash_rate: 1.0, maximum_target: &uneven });
+    assert_eq!(sent(&world.take()), first);
+    for (channel, target) in [(64, max_target), (8, Target::MAX)] {
+        let result = world.server.set_target(id, ChannelId(channel), target, &world.hashes, &mut world.out);
+        assert_eq!((result, sent(&world.take())), (Ok(()), first));
+    }
+}
+
+#[test]
 fn updates_are_answered_with_a_target() {
     let vardiff =
         VardiffConfig { shares_per_minute: 6.0, hash_rate_default: 1e12, difficulty_min: 0.0, adjust: true };

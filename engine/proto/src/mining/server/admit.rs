@@ -122,8 +122,8 @@ impl Server {
             return Err(ShareError::InvalidChannelId);
         };
         let told = self.fan_out.told(id, connection);
-        let channel = self.channels.get_mut(slot).ok_or(ShareError::InvalidChannelId)?;
-        if (channel.kind == Kind::Extended) != share.extranonce.is_some() {
+        let (channel, warm) = self.channels.for_share(slot).ok_or(ShareError::InvalidChannelId)?;
+        if (channel.kind() == Kind::Extended) != share.extranonce.is_some() {
             return Err(ShareError::InvalidChannelId);
         }
         let Some(job) = self.work.find(share.job) else {
@@ -148,13 +148,14 @@ impl Server {
         }
 
         let (prefix, prefix_is_present) = channel.prefix_for(job.announced);
-        let has_root = channel.root_source == job.source.number && prefix_is_present;
+        let root = warm.filter(|_| prefix_is_present).and_then(|warm| warm.root(job.source.number));
         let mut extranonce = [0; EXTRANONCE_LEN_MAX];
         extranonce[..PREFIX_LEN].copy_from_slice(&prefix);
         extranonce[PREFIX_LEN..][..rolled.len()].copy_from_slice(rolled);
-        let root = if has_root { &channel.root } else { &[0; 32] };
         let (prev_hash, nbits) = (&tip.prev_hash.prev_hash, tip.prev_hash.nbits);
-        let header = header(share.version, prev_hash, root, share.ntime, nbits, share.nonce);
+        let has_root = root.is_some();
+        let header =
+            header(share.version, prev_hash, root.unwrap_or(&[0; 32]), share.ntime, nbits, share.nonce);
         let worker = (self.batch.workers.len() as u32, share.worker.len() as u8);
         if channel.account == NONE {
             channel.account = self.batch.open_account(slot);
@@ -164,7 +165,7 @@ impl Server {
         self.batch.tickets.push(Ticket {
             channel: slot,
             sequence_number: share.sequence_number,
-            target: *channel.target_for(active.since),
+            target: channel.target_for(active.since),
             source: job.source.clone(),
             tip: tip.clone(),
             extranonce,

@@ -5,10 +5,11 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
-use adit_hasher::{BatchHash, Digest, HeaderBytes, Target};
+use adit_hasher::{BatchHash, Digest, HeaderBytes};
 
 use super::config::EXTRANONCE_LEN_MAX;
 use super::jobs::{Source, Tip};
+use super::short_target::ShortTarget;
 
 /// Shares that may wait at a time: a frame beyond settles those before it.
 pub const SHARES_PENDING_MAX: usize = 16_384;
@@ -22,7 +23,7 @@ pub(super) struct Ticket {
     /// Slot of its channel, which is kept as long as the ticket.
     pub(super) channel: u32,
     pub(super) sequence_number: u32,
-    pub(super) target: Target,
+    pub(super) target: ShortTarget,
     pub(super) source: Rc<Source>,
     pub(super) tip: Rc<Tip>,
     pub(super) extranonce: [u8; EXTRANONCE_LEN_MAX],

@@ -70,7 +70,7 @@ impl Server {
     fn drop_channel(&mut self, id: ConnectionId, slot: u32, out: &mut ServerOutbox) {
         let Some(channel) = self.channels.get_mut(slot) else { return };
         channel.open = false;
-        let (channel_id, awaits_job) = (channel.id, channel.awaits_job);
+        let (channel_id, awaits_job) = (channel.id, channel.awaits_job());
         let unsettled = channel.account != NONE;
         self.channel_timers.cancel(slot);
         if let Some(connection) = self.connections.get_mut(id.slot) {

@@ -11,6 +11,7 @@ use adit_hasher::{BatchHash, Target};
 
 use super::directory::Lookup;
 use super::event::{ChannelId, CloseReason, ConnectionId};
+use super::short_target::ShortTarget;
 use super::{CommandError, Server, ServerOutbox};
 use crate::outbox::Priority;
 use crate::time::Instant;
@@ -100,9 +101,7 @@ impl Server {
         let prefix = self.prefixes.allocate();
         let message = SetExtranoncePrefix { channel_id: channel.0, extranonce_prefix: &prefix };
         out.send(id, Priority::Work, &message);
-        if let Some(channel) = self.channels.get_mut(slot) {
-            channel.set_prefix(prefix, self.work.head(), self.work.announcements());
-        }
+        self.channels.set_prefix(slot, prefix, self.work.head(), self.work.announcements());
         Ok(())
     }
 
@@ -152,7 +151,8 @@ impl Server {
     }
 
     /// Sets the target of a channel, or of all channels of a group, for the jobs that become active from now on. It is
-    /// held to each client's maximum. Where targets follow the share rate, this one will too.
+    /// held to each client's maximum, and rounded down by less than one part in 2^55. Where targets follow the share
+    /// rate, this one will too.
     ///
     /// # Errors
     /// The connection or channel is unknown, or the target is zero.
@@ -168,11 +168,12 @@ impl Server {
         if target == Target::from_le_bytes([0; 32]) {
             return Err(CommandError::TargetOutOfRange);
         }
+        let target = ShortTarget::rounded_down(&target);
         let Some(slot) = slot else {
             self.set_group_target(id, channel, target, hashes, out);
             return Ok(());
         };
-        let target = self.channels.cold(slot).map_or(target, |cold| target.min(cold.max_target()));
+        let target = self.channels.cold(slot).map_or(target, |cold| target.min(cold.max_target));
         self.send_target(id, slot, target, hashes, out);
         Ok(())
     }
@@ -182,24 +183,24 @@ impl Server {
         &mut self,
         id: ConnectionId,
         group: ChannelId,
-        target: Target,
+        target: ShortTarget,
         hashes: &impl BatchHash,
         out: &mut ServerOutbox,
     ) {
         let Some(connection) = self.connection(id) else { return };
         let members = self.members(id, group);
-        let max_target = |slot: &u32| self.channels.cold(*slot).map_or(target, |cold| cold.max_target());
-        let awaits_job = |slot: &u32| self.channels.get(*slot).is_some_and(|channel| channel.awaits_job);
+        let max_target = |slot: &u32| self.channels.cold(*slot).map_or(target, |cold| cold.max_target);
+        let awaits_job = |slot: &u32| self.channels.get(*slot).is_some_and(|channel| channel.awaits_job());
         let one_by_one = |slot: &u32| max_target(slot) < target || awaits_job(slot);
         if connection.standard_jobs || members.iter().any(one_by_one) {
             for slot in members {
-                let max_target = self.channels.cold(slot).map_or(target, |cold| cold.max_target());
+                let max_target = self.channels.cold(slot).map_or(target, |cold| cold.max_target);
                 self.send_target(id, slot, target.min(max_target), hashes, out);
             }
             return;
         }
         self.catch_up(id.slot, hashes, out);
-        let message = SetTarget { channel_id: group.0, maximum_target: &target.to_le_bytes() };
+        let message = SetTarget { channel_id: group.0, maximum_target: &target.target().to_le_bytes() };
         out.send(id, Priority::Work, &message);
         for slot in members {
             self.note_target(slot, target);

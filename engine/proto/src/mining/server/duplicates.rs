@@ -155,12 +155,14 @@ impl Seen {
     }
 
     /// Gives a table back that is of no use any more: no share came on the tip before `tip`, or, if room is short, none on
-    /// `tip` yet.
-    pub fn give_back_stale(&mut self, tip: u32, room: &mut Room) {
+    /// `tip` yet. Says whether that is so.
+    pub fn give_back_stale(&mut self, tip: u32, room: &mut Room) -> bool {
         let age = tip.wrapping_sub(self.tip);
-        if age >= 2 || (age == 1 && room.is_short()) {
+        let is_stale = age >= 2 || (age == 1 && room.is_short());
+        if is_stale {
             self.give_back(room);
         }
+        is_stale
     }
 
     /// Gives the table back.

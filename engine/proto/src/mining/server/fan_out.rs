@@ -13,7 +13,7 @@ use adit_codec::frame::HEADER_LEN;
 use adit_codec::message::{NewMiningJob, SetTarget};
 use adit_hasher::BatchHash;
 
-use super::channel::Kind;
+use super::channel::{Kind, Untold};
 use super::connection::{Connection, Group, Phase};
 use super::event::ConnectionId;
 use super::extranonce::PREFIX_LEN;
@@ -221,7 +221,7 @@ impl Server {
             let slot = directory.slot_at(*index);
             *index += 1;
             let Some(slot) = slot else { continue };
-            if self.channels.get(slot).is_some_and(|channel| channel.kind == Kind::Standard) {
+            if self.channels.get(slot).is_some_and(|channel| channel.kind() == Kind::Standard) {
                 slots[count] = slot;
                 count += 1;
             }
@@ -240,7 +240,7 @@ impl Server {
     ) {
         let mut roots = [[0; 32]; LANES];
         let roots = &mut roots[..slots.len()];
-        self.merkle_roots(index, slots, roots, hashes);
+        self.merkle_roots(id, index, slots, roots, hashes);
         let job = self.work.job(index);
         for (slot, root) in slots.iter().zip(roots) {
             let Some(channel) = self.channels.get_mut(*slot) else { continue };
@@ -252,9 +252,10 @@ impl Server {
                 merkle_root: root,
             };
             out.send(id, Priority::Work, &message);
-            if core::mem::take(&mut channel.awaits_job) {
-                if core::mem::take(&mut channel.target_is_untold) {
-                    let (channel_id, target) = (channel.id.0, channel.target.to_le_bytes());
+            let untold = core::mem::replace(&mut channel.untold, Untold::Nothing);
+            if untold != Untold::Nothing {
+                if untold == Untold::JobAndTarget {
+                    let (channel_id, target) = (channel.id.0, channel.target.target().to_le_bytes());
                     out.send(id, Priority::Work, &SetTarget { channel_id, maximum_target: &target });
                 }
                 if let Some(connection) = self.connections.get_mut(id.slot) {
@@ -264,26 +265,31 @@ impl Server {
         }
     }
 
-    /// The merkle roots of a job for up to [`LANES`] standard channels under their present prefixes. Those of an active
-    /// job are kept for its shares, and serve its repetitions.
+    /// The merkle roots of a job for up to [`LANES`] standard channels of a connection under their present prefixes. Where
+    /// each channel is given each job, those of an active job are kept for its shares, and serve its repetitions. In a group most
+    /// channels would keep a root for no share: there the first share on a job computes it.
     pub(super) fn merkle_roots(
         &mut self,
+        id: ConnectionId,
         index: usize,
         slots: &[u32],
         roots: &mut [[u8; 32]],
         hashes: &impl BatchHash,
     ) {
         debug_assert!(slots.len() == roots.len() && slots.len() <= LANES);
+        let standard_jobs = self.connection(id).is_some_and(|connection| connection.standard_jobs);
         let job = self.work.job(index);
         let number = job.source.number;
         let mut rows = [0; LANES * PREFIX_LEN];
         let mut computed = [[0; 32]; LANES];
+        let mut is_missing = [false; LANES];
         let mut missing = 0;
-        for (slot, root) in slots.iter().zip(roots.iter_mut()) {
+        for (index, (slot, root)) in slots.iter().zip(roots.iter_mut()).enumerate() {
             let Some(channel) = self.channels.get(*slot) else { continue };
-            if channel.root_source == number {
-                *root = channel.root;
+            if let Some(known) = self.channels.warm(channel).and_then(|warm| warm.root(number)) {
+                *root = *known;
             } else {
+                is_missing[index] = true;
                 rows[missing * PREFIX_LEN..][..PREFIX_LEN].copy_from_slice(&channel.prefix);
                 missing += 1;
             }
@@ -294,14 +300,12 @@ impl Server {
         let coinbase = job.source.coinbase(PREFIX_LEN);
         hashes.merkle_roots(&coinbase.hash, &rows[..missing * PREFIX_LEN], &mut computed[..missing]);
         let mut computed = computed.iter();
-        for (slot, root) in slots.iter().zip(roots) {
-            let Some(channel) = self.channels.get_mut(*slot) else { continue };
-            if channel.root_source != number {
-                *root = computed.next().copied().unwrap_or_default();
-                if job.active.is_some() {
-                    channel.root = *root;
-                    channel.root_source = number;
-                }
+        let keeps = job.active.is_some() && standard_jobs;
+        for ((slot, root), _) in slots.iter().zip(roots).zip(is_missing).filter(|(_, is_missing)| *is_missing)
+        {
+            *root = computed.next().copied().unwrap_or_default();
+            if keeps {
+                self.channels.keep_root(*slot, number, root);
             }
         }
     }

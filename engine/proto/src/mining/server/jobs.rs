@@ -207,6 +207,11 @@ impl Work {
         self.jobs.iter().rev().find(|job| job.id == id)
     }
 
+    /// Whether a valid job was made from this source.
+    pub(super) fn has_source(&self, number: u32) -> bool {
+        self.jobs.iter().any(|job| job.source.number == number)
+    }
+
     /// Whether the id was handed out once.
     pub(super) const fn was_announced(&self, id: JobId) -> bool {
         id.0 >= JOB_ID_FIRST && id.0 < self.next_job

@@ -9,12 +9,11 @@ use adit_codec::message::{
 };
 use adit_hasher::{BatchHash, Target};
 
-use super::channel::{Channel, Cold, Kind};
-use super::duplicates::Seen;
+use super::channel::{Beginning, Channel, Cold, Kind, Untold};
 use super::event::{ChannelId, ConnectionId, Event};
 use super::extranonce::{EXTRANONCE_SIZE_MAX, PREFIX_LEN};
-use super::slab::NONE;
-use super::vardiff::{Vardiff, announced_target};
+use super::short_target::ShortTarget;
+use super::vardiff::announced_target;
 use super::{ChannelError, Server, ServerOutbox};
 use crate::outbox::Priority;
 use crate::time::Instant;
@@ -149,41 +148,23 @@ impl Server {
         let head = self.work.head();
         let current = self.work.current().map(|index| self.work.job(index));
         let first_active = current.and_then(|job| job.active).map_or(head.next(), |active| active.since);
-        let in_force_since = current.map(|_| now);
         let idle = current.is_none() && self.work.futures().next().is_none();
         let connection = self.connections.get_mut(id.slot)?;
         let awaits_job = idle && opening.kind == Kind::Standard;
-        let slot = self.channels.insert(
-            Channel {
-                target: announced_target(
-                    &self.config.vardiff,
-                    opening.nominal_hash_rate,
-                    &opening.max_target,
-                ),
-                root: [0; 32],
-                root_source: 0,
-                prefix: self.prefixes.allocate(),
-                vardiff: Vardiff::new(now),
-                seen: Seen::default(),
-                replaced: None,
-                difficulty_carried: 0.0,
-                in_force_since,
-                target_after: head,
-                first_active,
-                id: ChannelId(0),
-                connection: id.slot,
-                account: NONE,
-                previous_member: NONE,
-                next_member: NONE,
-                group: 0,
-                extranonce_size,
-                kind: opening.kind,
-                open: true,
-                awaits_job,
-                target_is_untold: false,
-            },
-            Cold::new(opening.user_identity, opening.max_target),
-        );
+        let target = announced_target(&self.config.vardiff, opening.nominal_hash_rate, &opening.max_target);
+        let channel = Channel::new(&Beginning {
+            target: ShortTarget::rounded_down(&target),
+            prefix: self.prefixes.allocate(),
+            has_work: current.is_some(),
+            now,
+            head,
+            first_active,
+            connection: id.slot,
+            extranonce_size,
+            untold: if awaits_job { Untold::Job } else { Untold::Nothing },
+        });
+        let cold = Cold::new(opening.user_identity, ShortTarget::rounded_down(&opening.max_target));
+        let slot = self.channels.insert(channel, cold);
         let Some(channel_id) = connection.directory.insert(self.ids, slot) else {
             self.channels.remove(slot);
             return None;
@@ -200,8 +181,8 @@ impl Server {
 
     fn send_open_success(&self, id: ConnectionId, request_id: u32, slot: u32, out: &mut ServerOutbox) {
         let Some(channel) = self.channels.get(slot) else { return };
-        let target = channel.target.to_le_bytes();
-        match channel.kind {
+        let target = channel.target.target().to_le_bytes();
+        match channel.kind() {
             Kind::Standard => {
                 let answer = OpenStandardMiningChannelSuccess {
                     request_id,
@@ -262,11 +243,11 @@ impl Server {
         out: &mut ServerOutbox,
     ) {
         let Some(channel) = self.channels.get(slot) else { return };
-        match channel.kind {
+        match channel.kind() {
             Kind::Standard => {
                 let channel_id = channel.id.0;
                 let mut roots = [[0; 32]];
-                self.merkle_roots(index, &[slot], &mut roots, hashes);
+                self.merkle_roots(id, index, &[slot], &mut roots, hashes);
                 let job = self.work.job(index);
                 let message = NewMiningJob {
                     channel_id,

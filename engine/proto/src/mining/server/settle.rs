@@ -9,7 +9,7 @@ use core::hint::black_box;
 use core::ops::{BitXor, Range};
 
 use adit_codec::message::{SubmitSharesError, SubmitSharesSuccess};
-use adit_hasher::{BatchHash, Digest, HeaderBytes};
+use adit_hasher::{BatchHash, Digest, HeaderBytes, Target};
 
 use super::batch::{Account, Batch, Ticket};
 use super::channel::{Channel, Channels, Kind};
@@ -30,10 +30,11 @@ const JUDGED_TOGETHER: usize = 32;
 fn verdict(
     channels: &mut Channels,
     ticket: &Ticket,
+    target: &Target,
     digest: &Digest,
     shares_max: u32,
 ) -> Result<(), ShareError> {
-    if !ticket.target.is_met_by(digest) {
+    if !target.is_met_by(digest) {
         return Err(ShareError::DifficultyTooLow);
     }
     match channels.insert_share(ticket.channel, digest, ticket.tip.number, shares_max) {
@@ -59,11 +60,14 @@ fn solution(ticket: &Ticket, header: &HeaderBytes, digest: &Digest, user: &[u8],
     }
 }
 
-/// The whole part of a sum of difficulties; the rest is carried into the next.
-fn whole(carried: &mut f64, difficulty: f64) -> u64 {
-    let sum = *carried + difficulty;
+/// Parts of a unit in which a fraction of difficulty is carried.
+const CARRIED_PARTS: f64 = (1_u64 << 32) as f64;
+
+/// The whole part of a sum of difficulties; the rest is carried into the next, rounded down.
+fn whole(carried: &mut u32, difficulty: f64) -> u64 {
+    let sum = f64::from(*carried) / CARRIED_PARTS + difficulty;
     let whole = sum as u64;
-    *carried = (sum - whole as f64).clamp(0.0, 1.0);
+    *carried = ((sum - whole as f64) * CARRIED_PARTS) as u32;
     whole
 }
 
@@ -112,29 +116,31 @@ impl Server {
 
     /// Keeps the merkle root of a standard channel's job: its next shares need but one hash each.
     fn learn_root(&mut self, ticket: &Ticket, root: &[u8; 32]) {
-        let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
-        if channel.kind == Kind::Standard && channel.prefix == ticket.extranonce[..PREFIX_LEN] {
-            channel.root = *root;
-            channel.root_source = ticket.source.number;
+        let Some(channel) = self.channels.get(ticket.channel) else { return };
+        if channel.kind() == Kind::Standard && channel.prefix == ticket.extranonce[..PREFIX_LEN] {
+            self.channels.keep_root(ticket.channel, ticket.source.number, root);
         }
     }
 
     fn judge(&mut self, batch: &mut Batch, index: usize, now: Instant, out: &mut ServerOutbox) {
         let (ticket, digest) = (&batch.tickets[index], &batch.digests[index]);
-        let verdict = verdict(&mut self.channels, ticket, digest, self.config.limits.shares_per_tip_max);
+        let target = ticket.target.target();
+        let shares_max = self.config.limits.shares_per_tip_max;
+        let verdict = verdict(&mut self.channels, ticket, &target, digest, shares_max);
         // A duplicate was reported when it was new; a block that is refused as a share is known only as a block.
         if verdict != Err(ShareError::Duplicate)
             && ticket.tip.prev_hash.target.is_met_by(digest)
             && self.solved.insert(digest)
         {
-            let user = self.channels.cold(ticket.channel).map_or(&[][..], |cold| &cold.user_identity);
+            let user =
+                self.channels.cold(ticket.channel).map_or(&[][..], |cold| cold.user_identity.as_bytes());
             let found = solution(ticket, &batch.headers[index], digest, user, batch.worker(ticket));
             self.counters.solutions += 1;
             out.report(Event::Solution(Box::new(found)));
         }
         match verdict {
             Ok(()) => {
-                let difficulty = ticket.target.difficulty();
+                let difficulty = target.difficulty();
                 self.counters.shares_accepted += 1;
                 self.counters.difficulty_accepted += difficulty;
                 let Some(channel) = self.channels.get_mut(ticket.channel) else { return };
@@ -203,18 +209,18 @@ mod tests {
 
     #[test]
     fn fractions_of_difficulty_are_carried() {
-        let mut carried = 0.0;
+        let mut carried = 0;
         let sums: Vec<u64> = (0..10).map(|_| whole(&mut carried, 0.3)).collect();
         assert_eq!(sums.iter().sum::<u64>(), 2, "3.0 less a rounding error is not yet 3");
         assert!(sums.iter().all(|sum| *sum <= 1));
         assert_eq!(whole(&mut carried, 0.1), 1);
         assert_eq!(whole(&mut carried, 1e30), u64::MAX);
-        assert!((0.0..=1.0).contains(&carried));
+        assert_eq!(whole(&mut carried, 0.0), 0, "less than one is carried, whatever came before");
     }
 
     #[test]
     fn tiny_difficulties_add_up() {
-        let mut carried = 0.0;
+        let mut carried = 0;
         let total: u64 = (0..1_000_000).map(|_| whole(&mut carried, 1e-5)).sum();
         assert!((9..=10).contains(&total));
     }

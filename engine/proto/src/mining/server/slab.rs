@@ -93,6 +93,14 @@ impl<T> Slab<T> {
 }
 
 #[cfg(test)]
+impl<T> Slab<T> {
+    /// Bytes that an entry takes.
+    pub(super) const fn entry_len() -> usize {
+        size_of::<Entry<T>>()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

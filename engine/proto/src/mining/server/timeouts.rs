@@ -80,7 +80,7 @@ impl Server {
     /// Looks at a channel: at its target, and at its table of shares.
     fn check_channel(&mut self, slot: u32, now: Instant, hashes: &impl BatchHash, out: &mut ServerOutbox) {
         if let Some(tip) = self.work.tip() {
-            self.channels.give_back_stale(slot, tip.number);
+            self.channels.give_back_stale(slot, tip.number, |source| self.work.has_source(source));
         }
         if self.config.vardiff.adjust {
             self.retarget(slot, now, hashes, out);

@@ -4,10 +4,11 @@
 use adit_codec::message::{SetTarget, UpdateChannelError};
 use adit_hasher::{BatchHash, Target};
 
-use super::channel::Cold;
+use super::channel::{Since, Untold};
 use super::directory::Lookup;
 use super::event::{ChannelId, ConnectionId};
 use super::open::check_announcement;
+use super::short_target::ShortTarget;
 use super::vardiff::{announced_target, is_close};
 use super::{ChannelError, Server, ServerOutbox};
 use crate::outbox::Priority;
@@ -37,18 +38,21 @@ impl Server {
         match checked {
             Ok(slot) => {
                 let vardiff = &self.config.vardiff;
+                // Rounded as the present target was: to announce the same again is to announce no less.
                 let announced = announced_target(vardiff, nominal_hash_rate, &max_target);
+                let announced = ShortTarget::rounded_down(&announced).target();
                 if let Some(cold) = self.channels.cold_mut(slot) {
-                    cold.set_max_target(max_target);
+                    cold.max_target = ShortTarget::rounded_down(&max_target);
                 }
                 let Some(channel) = self.channels.get_mut(slot) else { return };
-                let granted = channel.vardiff.announce(vardiff, &channel.target, announced, now);
+                let present = channel.target.target();
+                let granted = channel.vardiff.announce(vardiff, &present, announced, now);
                 let target = granted.min(max_target);
                 // Many small changes must not keep the shares from being counted.
-                let in_force_since = channel.in_force_since.filter(|_| is_close(&channel.target, &target));
-                self.send_target(id, slot, target, hashes, out);
+                let in_force_since = channel.in_force_since.moment().filter(|_| is_close(&present, &target));
+                self.send_target(id, slot, ShortTarget::rounded_down(&target), hashes, out);
                 if let Some(channel) = self.channels.get_mut(slot) {
-                    channel.in_force_since = in_force_since.or(channel.in_force_since);
+                    channel.in_force_since = Since::new(in_force_since.or(channel.in_force_since.moment()));
                 }
                 self.schedule_channel(slot, now);
             }
@@ -69,14 +73,16 @@ impl Server {
         hashes: &impl BatchHash,
         out: &mut ServerOutbox,
     ) {
-        let Some(max_target) = self.channels.cold(slot).map(Cold::max_target) else { return };
+        let Some(max_target) = self.channels.cold(slot).map(|cold| cold.max_target) else { return };
         let Some(channel) = self.channels.get_mut(slot).filter(|channel| channel.open) else { return };
-        if channel.in_force_since.is_none() {
-            channel.in_force_since = self.work.active_after(channel.target_after);
+        if channel.in_force_since.moment().is_none() {
+            channel.in_force_since = Since::new(self.work.active_after(channel.target_after));
         }
-        let wanted = channel.vardiff.poll(&self.config.vardiff, &channel.target, channel.in_force_since, now);
+        let (present, since) = (channel.target.target(), channel.in_force_since.moment());
+        let wanted = channel.vardiff.poll(&self.config.vardiff, &present, since, now);
         let connection = channel.connection;
-        let target = wanted.map(|target| target.min(max_target)).filter(|new| *new != channel.target);
+        let target = wanted.map(|target| ShortTarget::rounded_down(&target).min(max_target));
+        let target = target.filter(|new| *new != channel.target);
         if let (Some(target), Some(id)) = (target, self.connection_at(connection)) {
             self.counters.retargets += 1;
             self.send_target(id, slot, target, hashes, out);
@@ -89,25 +95,26 @@ impl Server {
         &mut self,
         id: ConnectionId,
         slot: u32,
-        target: Target,
+        target: ShortTarget,
         hashes: &impl BatchHash,
         out: &mut ServerOutbox,
     ) {
         self.catch_up(id.slot, hashes, out);
         let Some(channel) = self.channels.get_mut(slot) else { return };
-        if channel.awaits_job {
+        if channel.awaits_job() {
             // NewMiningJob comes first on a standard channel (specification 5.3.15). Until then nothing is active that a
             // target could bind, so it loses nothing by following.
-            channel.target_is_untold = true;
+            channel.untold = Untold::JobAndTarget;
         } else {
-            let message = SetTarget { channel_id: channel.id.0, maximum_target: &target.to_le_bytes() };
+            let message =
+                SetTarget { channel_id: channel.id.0, maximum_target: &target.target().to_le_bytes() };
             out.send(id, Priority::Work, &message);
         }
         self.note_target(slot, target);
     }
 
     /// A SetTarget for the channel was sent.
-    pub(super) fn note_target(&mut self, slot: u32, target: Target) {
+    pub(super) fn note_target(&mut self, slot: u32, target: ShortTarget) {
         if let Some(channel) = self.channels.get_mut(slot) {
             channel.set_target(target, self.work.head(), self.work.activations());
         }
