@@ -84,7 +84,7 @@ pub(crate) struct Load {
     /// TOML for the load generator.
     pub(crate) scenario: &'static str,
     pub(crate) renewal: Renewal,
-    /// How many shares of a channel the peer acknowledges with one message.
+    /// How many shares of a channel either pool acknowledges with one message.
     pub(crate) share_batch_size: u32,
     pub(crate) figures: &'static [Figure],
     pub(crate) targets: &'static [Target],

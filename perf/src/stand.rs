@@ -286,11 +286,13 @@ fn adit_config(load: &Load, listen: SocketAddr, source: SocketAddr, cpus: &CpuLi
         "[pool]\nlisten = \"{listen}\"\npayout = \"raw(51)\"\nshutdown_grace_s = 0.5\n[engine]\ncpus = [{cpus}]\n\
          [authority]\nsecret_key = \"{SECRET_KEY}\"\n\
          [vardiff]\nshares_per_minute = 1e9\ndifficulty_min = 0.0\n\
+         [acknowledgement]\nshares = {}\n\
          [limits]\nconnections_max = {}\nconnections_per_address_max = {}\nhandshakes_per_second_max = 1000000\n\
          channels_per_connection_max = {channels_max}\nchannels_max = {channels_max}\n\
          fingerprint_slots_max = {slots_max}\nshares_per_tip_max = 10000000\n\
          [template_source]\nkind = \"sv2\"\nchain = \"main\"\nurl = \"stratum2+tcp://{source}/{PUBLIC_KEY}\"\n\
          [log]\nlevel = \"error\"\n",
+        load.share_batch_size,
         2 * connections_max,
         2 * connections_max
     )

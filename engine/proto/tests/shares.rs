@@ -10,7 +10,9 @@ use adit_codec::message::{
 use adit_codec::tlv;
 use adit_hasher::{Digest, Target};
 use adit_proto::Priority;
-use adit_proto::mining::server::{ChannelId, ConnectionId, Event, ServerConfig, ShareError, Solution};
+use adit_proto::mining::server::{
+    Acknowledgement, ChannelId, CloseReason, ConnectionId, Event, ServerConfig, ShareError, Solution,
+};
 use adit_proto::template::{PrevHash, Template};
 use common::mirror::Mirror;
 use common::{HEADER_TIMESTAMP, World, config, prev_hash, template};
@@ -52,6 +54,85 @@ fn outcome(world: &mut World, mirror: &mut Mirror) -> Option<String> {
 
 fn code(error: ShareError) -> Option<String> {
     Some(error.code().into())
+}
+
+/// What was acknowledged since the last look: last sequence number and count of each message.
+fn acknowledged(world: &mut World, mirror: &mut Mirror) -> Vec<(u32, u32)> {
+    let before = mirror.successes.len();
+    mirror.read_all(&world.take());
+    mirror.successes[before..].iter().map(|success| (success.1, success.2)).collect()
+}
+
+fn gathering() -> ServerConfig {
+    let delay = Duration::from_millis(500);
+    ServerConfig { acknowledgement: Acknowledgement { shares: 10, delay }, ..config() }
+}
+
+#[test]
+fn successes_gather_over_ticks_if_that_is_chosen() {
+    let mut world = World::with_work(gathering());
+    let (id, mut mirror, channel) = standard(&mut world, 0);
+    let job = mirror.channels[&channel].last_job.expect("work came with the channel");
+    let mine = |world: &mut World, mirror: &Mirror, numbers: std::ops::Range<u32>| {
+        for number in numbers {
+            world.send(id, &mirror.channels[&channel].standard(job, number, number));
+        }
+        world.settle();
+    };
+    mine(&mut world, &mirror, 0..4);
+    mine(&mut world, &mirror, 4..9);
+    assert_eq!(acknowledged(&mut world, &mut mirror), []);
+    mine(&mut world, &mirror, 9..12);
+    assert_eq!(acknowledged(&mut world, &mut mirror), [(11, 12)]);
+    // What is not enough waits for its time, and errors do not wait with it.
+    mine(&mut world, &mirror, 12..14);
+    mine(&mut world, &mirror, 3..4);
+    assert_eq!(acknowledged(&mut world, &mut mirror), []);
+    assert_eq!(mirror.errors.len(), 1, "a duplicate");
+    let due = world.now + Duration::from_millis(500);
+    assert_eq!(world.server.poll_timeout(), Some(due));
+    world.advance(0.499);
+    world.timeout();
+    assert_eq!(acknowledged(&mut world, &mut mirror), []);
+    world.advance(0.001);
+    world.timeout();
+    assert_eq!(acknowledged(&mut world, &mut mirror), [(13, 2)]);
+    // Before an end nothing is left unsaid, and after it nothing is said.
+    mine(&mut world, &mirror, 14..17);
+    world.server.close_channel(id, ChannelId(channel), "operator", world.now, &mut world.out).unwrap();
+    let names: Vec<_> = world.take().iter().map(common::Frame::name).collect();
+    assert_eq!(names, ["SubmitShares.Success", "CloseChannel"]);
+    world.advance(5.0);
+    world.timeout();
+    assert!(world.take().is_empty());
+}
+
+#[test]
+fn what_is_owed_is_said_before_the_end() {
+    let mut world = World::with_work(gathering());
+    let (id, mut mirror, channel) = standard(&mut world, 0);
+    let (other, mut second, opened) = standard(&mut world, 0);
+    let mine = |world: &mut World, id, mirror: &Mirror, channel, number| {
+        let job = mirror.channels[&channel].last_job.expect("work came with the channel");
+        world.send(id, &mirror.channels[&channel].standard(job, number, number));
+        world.settle();
+    };
+    mine(&mut world, id, &mirror, channel, 0);
+    mine(&mut world, other, &second, opened, 0);
+    world.server.acknowledge_connection(id, &mut world.out);
+    assert_eq!(acknowledged(&mut world, &mut mirror), [(0, 1)]);
+    world.server.acknowledge_all(&mut world.out);
+    assert_eq!(acknowledged(&mut world, &mut second), [(0, 1)]);
+    // A connection that the pool ends is told first; the client's own close ends it all.
+    mine(&mut world, id, &mirror, channel, 1);
+    world.server.close_connection(id, CloseReason::Operator, world.now, &mut world.out).unwrap();
+    assert_eq!(acknowledged(&mut world, &mut mirror), [(1, 1)]);
+    mine(&mut world, other, &second, opened, 1);
+    world.send(other, &CloseChannel { channel_id: opened, reason_code: b"" });
+    world.advance(5.0);
+    world.timeout();
+    assert_eq!(acknowledged(&mut world, &mut second), []);
+    assert_eq!(world.server.channel_count(), 0);
 }
 
 #[test]

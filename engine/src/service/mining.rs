@@ -164,6 +164,13 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
         self.server.settle(&self.hasher, now, out);
     }
 
+    fn acknowledge(&mut self, whom: Option<ConnectionId>, out: &mut ServerOutbox) {
+        match whom {
+            Some(id) => self.server.acknowledge_connection(id, out),
+            None => self.server.acknowledge_all(out),
+        }
+    }
+
     #[inline]
     fn poll_fan_out(&mut self, budget: usize, out: &mut ServerOutbox) -> bool {
         self.server.poll_fan_out(budget, &self.hasher, out)

@@ -112,6 +112,9 @@ pub trait Service: Sized + 'static {
     /// Judges what the frames of this tick have brought.
     fn settle(&mut self, now: Instant, out: &mut ServiceOutbox<Self>);
 
+    /// Says what it has put off saying to a connection, or to all: nothing can be said soon.
+    fn acknowledge(&mut self, _whom: Option<ConnectionId>, _out: &mut ServiceOutbox<Self>) {}
+
     /// Announces work to at most `budget` more connections. True while more wait.
     fn poll_fan_out(&mut self, budget: usize, out: &mut ServiceOutbox<Self>) -> bool;
 

@@ -180,6 +180,18 @@ impl<S: Service> Core<S> {
     /// Judges the shares of this tick.
     pub fn settle(&mut self) {
         self.service.settle(self.now, &mut self.outbox);
+        for socket in &self.departing {
+            let connection = self.connections.get(socket.index()).and_then(Option::as_ref);
+            if let Some(Stage::Open { id, .. }) = connection.map(|connection| &connection.stage) {
+                self.service.acknowledge(Some(*id), &mut self.outbox);
+            }
+        }
+    }
+
+    /// Judges the shares of this tick, and leaves no answer for later: none is possible then.
+    pub fn settle_all(&mut self) {
+        self.settle();
+        self.service.acknowledge(None, &mut self.outbox);
     }
 
     /// Announces work to some more connections. True while more wait.

@@ -226,7 +226,7 @@ impl<S: Service> Shard<S> {
         }
         if self.stopping && !self.hung_up && self.links.stop.hang_up.load(Ordering::Acquire) {
             self.hung_up = true;
-            self.core.settle();
+            self.core.settle_all();
             self.core.flush();
             self.core.hang_up();
         }

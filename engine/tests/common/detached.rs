@@ -19,7 +19,7 @@ use adit_engine::{EngineLimits, Identity};
 use adit_hasher::{Hasher, Target};
 use adit_proto::Instant;
 use adit_proto::mining::server::{
-    CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig,
+    Acknowledgement, CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig,
 };
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 
@@ -36,6 +36,7 @@ pub fn server_config() -> ServerConfig {
             difficulty_min: 0.0,
             adjust: false,
         },
+        acknowledgement: Acknowledgement::AT_ONCE,
         job_interval: Duration::from_secs(30),
         version_rolling: true,
         ntime_tolerance_s: 600,

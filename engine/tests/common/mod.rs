@@ -21,7 +21,7 @@ use adit_engine::service::MiningConfig;
 use adit_engine::{Engine, EngineConfig, EngineCounters, EngineHandle, EngineLimits, Identity, LogEvent};
 use adit_hasher::{Hasher, Target};
 use adit_proto::mining::server::{
-    CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig,
+    Acknowledgement, CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig,
 };
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -63,6 +63,7 @@ pub fn server_config() -> ServerConfig {
             difficulty_min: 0.0,
             adjust: false,
         },
+        acknowledgement: Acknowledgement::AT_ONCE,
         job_interval: Duration::from_secs(30),
         version_rolling: true,
         ntime_tolerance_s: 5,

@@ -24,8 +24,8 @@ use adit_codec::{Encode, encode_frame, frame_len};
 use adit_hasher::{Hasher, Target};
 use adit_proto::Priority;
 use adit_proto::mining::server::{
-    CoinbasePolicy, ConnectionId, Event, ExtranonceLayout, Limits, Server, ServerConfig, ServerOutbox,
-    ShardId, VardiffConfig,
+    Acknowledgement, CoinbasePolicy, ConnectionId, Event, ExtranonceLayout, Limits, Server, ServerConfig,
+    ServerOutbox, ShardId, VardiffConfig,
 };
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 use ring::rand::{SecureRandom, SystemRandom};
@@ -52,6 +52,7 @@ pub fn config() -> ServerConfig {
             difficulty_min: 0.0,
             adjust: false,
         },
+        acknowledgement: Acknowledgement::AT_ONCE,
         job_interval: Duration::from_millis(400),
         version_rolling: true,
         ntime_tolerance_s: 2,

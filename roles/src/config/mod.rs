@@ -132,7 +132,7 @@ impl PoolConfig {
 
     /// The server's settings, for the shard 0; the engine fills in the others.
     pub fn server(&self) -> server::ServerConfig {
-        let Settings { pool, vardiff, jobs, limits, .. } = &self.settings;
+        let Settings { pool, vardiff, acknowledgement, jobs, limits, .. } = &self.settings;
         server::ServerConfig {
             shard: server::ShardId(0),
             extranonce: server::ExtranonceLayout { node: pool.node_id, first_slot: 0 },
@@ -145,6 +145,10 @@ impl PoolConfig {
                 hash_rate_default: vardiff.hash_rate_default,
                 difficulty_min: vardiff.difficulty_min,
                 adjust: vardiff.adjust,
+            },
+            acknowledgement: server::Acknowledgement {
+                shares: acknowledgement.shares,
+                delay: Duration::from_secs_f64(acknowledgement.delay_s),
             },
             job_interval: Duration::from_secs_f64(jobs.interval_s),
             version_rolling: jobs.version_rolling,

@@ -504,6 +504,16 @@ settings! {
             unit "truth value", cost "a SetTarget now and then";
     }
 
+    /// When accepted shares are acknowledged.
+    acknowledgement: AcknowledgementSettings in Pool {
+        /// How many of a channel's accepted shares gather before they are acknowledged with one message. 1 acknowledges them at once.
+        shares: u32 = 1, Kind::Integer { min: 1, max: 1_000_000 }, Presence::Default,
+            unit "shares", cost "1: a message for each share; more: a miner waits for its answer, and a pool of busy proxies has a fraction of the messages to send";
+        /// The longest that an accepted share waits for others.
+        delay_s: f64 = 1.0, Kind::Number { min: 0.0, max: 10.0 }, Presence::Default,
+            unit "seconds", cost "too long: some miners take a share without an answer for lost";
+    }
+
     /// What miners work on.
     jobs: JobsSettings in Pool {
         /// The longest time without a new job. A new job takes new targets into effect.

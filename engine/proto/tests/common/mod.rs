@@ -14,8 +14,8 @@ use adit_codec::message::{
 use adit_codec::{Encode, encode_frame, frame_len};
 use adit_hasher::{Portable, Target};
 use adit_proto::mining::server::{
-    CoinbasePolicy, ConnectionId, Event, ExtranonceLayout, Limits, Server, ServerConfig, ServerOutbox,
-    ShardId, TemplateError, VardiffConfig,
+    Acknowledgement, CoinbasePolicy, ConnectionId, Event, ExtranonceLayout, Limits, Server, ServerConfig,
+    ServerOutbox, ShardId, TemplateError, VardiffConfig,
 };
 use adit_proto::template::{PrevHash, Template, TemplateUpdate};
 use adit_proto::{Instant, Priority};
@@ -54,6 +54,7 @@ pub fn config() -> ServerConfig {
             difficulty_min: 0.0,
             adjust: false,
         },
+        acknowledgement: Acknowledgement::AT_ONCE,
         job_interval: Duration::from_secs(30),
         version_rolling: true,
         ntime_tolerance_s: 5,

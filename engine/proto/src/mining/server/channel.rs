@@ -200,13 +200,21 @@ impl Channel {
 
 /// What a channel has from its first share on; on connections that require standard jobs, from its first job on.
 /// In a cache line of its own: it is one more place that a share has to go to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Warm {
     seen: Seen,
     /// Merkle root of the jobs of `root_source` under the present prefix; standard channels only.
     root: [u8; 32],
     root_source: u32,
+    /// Its entry in [`Owed`](super::owed::Owed), or `NONE`.
+    owed: u32,
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Self { seen: Seen::default(), root: [0; 32], root_source: 0, owed: NONE }
+    }
 }
 
 impl Warm {
@@ -259,6 +267,11 @@ impl Channels {
         }
     }
 
+    /// Where it stands what a channel with shares is owed.
+    pub(super) fn owed_mut(&mut self, slot: u32) -> Option<&mut u32> {
+        Some(&mut self.warm.get_mut(self.hot.get(slot)?.warm)?.owed)
+    }
+
     /// Slots of a channel's table of shares.
     pub(super) fn share_table_len(&self, slot: u32) -> usize {
         self.warm_at(slot).map_or(0, |warm| warm.seen.table_len())
@@ -287,7 +300,8 @@ impl Channels {
     pub(super) fn give_back_stale(&mut self, slot: u32, tip: u32, is_valid: impl FnOnce(u32) -> bool) {
         let Some(channel) = self.hot.get_mut(slot) else { return };
         let Some(warm) = self.warm.get_mut(channel.warm) else { return };
-        if warm.seen.give_back_stale(tip, &mut self.room) && !is_valid(warm.root_source) {
+        if warm.seen.give_back_stale(tip, &mut self.room) && !is_valid(warm.root_source) && warm.owed == NONE
+        {
             self.warm.remove(core::mem::replace(&mut channel.warm, NONE), 0);
         }
     }

@@ -79,10 +79,18 @@ impl Server {
             connection.awaiting_job -= u32::from(awaits_job);
         }
         if !unsettled {
-            self.channels.remove(slot);
+            self.remove_channel(slot);
         }
         self.counters.channels_closed += 1;
         out.report(Event::ChannelClosed { connection: id, channel: channel_id });
+    }
+
+    /// Frees the slot of a channel that is closed and settled.
+    pub(super) fn remove_channel(&mut self, slot: u32) {
+        if let Some(owed) = self.channels.owed_mut(slot) {
+            self.owed.take(owed);
+        }
+        self.channels.remove(slot);
     }
 
     /// Tells the driver to close a connection and forgets its channels. Frames of it are ignored from now on.
@@ -98,6 +106,7 @@ impl Server {
             return;
         }
         connection.phase = Phase::Closing;
+        self.acknowledge_connection(id, out);
         self.connection_timers.cancel(id.slot);
         self.close_channels_of(id, out);
         out.report(Event::Close { connection: id, reason });

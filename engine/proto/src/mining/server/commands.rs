@@ -57,6 +57,7 @@ impl Server {
         }
         let slots = slot.map_or_else(|| self.members(id, channel), |slot| [slot].into());
         for slot in slots {
+            self.acknowledge_owed(slot, out);
             let Some(channel) = self.channels.get(slot) else { continue };
             let message = CloseChannel { channel_id: channel.id.0, reason_code: reason_code.as_bytes() };
             // It must not overtake answers to the channel's shares.

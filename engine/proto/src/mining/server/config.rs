@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::owed::Acknowledgement;
+
 /// One core's part of the engine; it owns a slice of the extranonce space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u8);
@@ -92,6 +94,8 @@ pub struct ServerConfig {
     pub coinbase: CoinbasePolicy,
     /// Targets.
     pub vardiff: VardiffConfig,
+    /// When accepted shares are acknowledged.
+    pub acknowledgement: Acknowledgement,
     /// A job is repeated with a new id, and so takes new targets into effect, when none came for this long.
     pub job_interval: Duration,
     /// Whether channels may roll the version bits of BIP323.

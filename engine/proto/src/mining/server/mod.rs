@@ -40,6 +40,7 @@ mod history;
 mod identity;
 mod jobs;
 mod open;
+mod owed;
 mod settle;
 mod setup;
 mod short_target;
@@ -53,6 +54,7 @@ pub use batch::SHARES_PENDING_MAX;
 pub use config::{CoinbasePolicy, ExtranonceLayout, Limits, ServerConfig, ShardId, VardiffConfig};
 pub use error::{ChannelError, CommandError, ShareError, TemplateError};
 pub use event::{ChannelId, CloseReason, ConnectionId, Counters, Event, JobId, ProtocolFault, Solution};
+pub use owed::Acknowledgement;
 
 use self::batch::Batch;
 use self::channel::Channels;
@@ -62,6 +64,7 @@ use self::duplicates::{Room, Solved};
 use self::extranonce::Prefixes;
 use self::fan_out::FanOut;
 use self::jobs::Work;
+use self::owed::Owed;
 use self::slab::Slab;
 use self::wheel::Wheel;
 use crate::outbox::Outbox;
@@ -82,6 +85,7 @@ pub struct Server {
     work: Work,
     batch: Batch,
     solved: Solved,
+    owed: Owed,
     fan_out: FanOut,
     connection_timers: Wheel,
     channel_timers: Wheel,
@@ -108,6 +112,7 @@ impl Server {
             ),
             batch: Batch::default(),
             solved: Solved::default(),
+            owed: Owed::new(config.acknowledgement),
             fan_out: FanOut::default(),
             connection_timers: Wheel::new(now),
             channel_timers: Wheel::new(now),

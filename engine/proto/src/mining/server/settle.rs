@@ -15,7 +15,7 @@ use super::batch::{Account, Batch, Ticket};
 use super::channel::{Channel, Channels, Kind};
 use super::coinbase;
 use super::duplicates::Inserted;
-use super::event::{Event, Solution};
+use super::event::{ConnectionId, Event, Solution};
 use super::extranonce::PREFIX_LEN;
 use super::slab::NONE;
 use super::{Server, ServerOutbox, ShareError};
@@ -87,7 +87,7 @@ impl Server {
             }
         }
         for account in &batch.accounts {
-            self.acknowledge(account, out);
+            self.acknowledge(account, now, out);
         }
         // After every answer: a retarget may have to deliver jobs first.
         if self.config.vardiff.adjust {
@@ -177,22 +177,56 @@ impl Server {
         self.count_error(id, now, out);
     }
 
-    /// Sends a channel's success, and lets its slot go if it was closed meanwhile.
-    fn acknowledge(&mut self, account: &Account, out: &mut ServerOutbox) {
+    /// Acknowledges what a tick has accepted, or lets it gather with what comes; frees the slot of a channel that was closed
+    /// meanwhile.
+    fn acknowledge(&mut self, account: &Account, now: Instant, out: &mut ServerOutbox) {
         let Some(channel) = self.channels.get_mut(account.channel) else { return };
         channel.account = NONE;
         if !channel.open {
-            self.channels.remove(account.channel);
-            return;
+            return self.remove_channel(account.channel);
         }
         if account.accepted == 0 {
             return;
         }
+        let Some(owed) = self.channels.owed_mut(account.channel) else { return };
+        if let Some(sum) = self.owed.add(owed, account, now) {
+            self.send_success(&sum, out);
+        }
+    }
+
+    /// Acknowledges what a channel is owed, however little.
+    pub(super) fn acknowledge_owed(&mut self, slot: u32, out: &mut ServerOutbox) {
+        let Some(owed) = self.channels.owed_mut(slot) else { return };
+        if let Some(sum) = self.owed.take(owed) {
+            self.send_success(&sum, out);
+        }
+    }
+
+    /// Acknowledges what a connection's channels are owed: it is about to end.
+    pub fn acknowledge_connection(&mut self, id: ConnectionId, out: &mut ServerOutbox) {
+        let indices = self.connection(id).map_or(0, |connection| connection.directory.indices());
+        for index in 0..indices {
+            let slot = self.connection(id).and_then(|connection| connection.directory.slot_at(index));
+            if let Some(slot) = slot {
+                self.acknowledge_owed(slot, out);
+            }
+        }
+    }
+
+    /// Acknowledges what all channels are owed: no answer will be possible soon.
+    pub fn acknowledge_all(&mut self, out: &mut ServerOutbox) {
+        while let Some(slot) = self.owed.poll(Instant::from_nanos(u64::MAX)) {
+            self.acknowledge_owed(slot, out);
+        }
+    }
+
+    fn send_success(&mut self, sum: &Account, out: &mut ServerOutbox) {
+        let Some(channel) = self.channels.get_mut(sum.channel).filter(|channel| channel.open) else { return };
         let answer = SubmitSharesSuccess {
             channel_id: channel.id.0,
-            last_sequence_number: account.last_sequence_number,
-            new_submits_accepted_count: account.accepted,
-            new_shares_sum: whole(&mut channel.difficulty_carried, account.difficulty),
+            last_sequence_number: sum.last_sequence_number,
+            new_submits_accepted_count: sum.accepted,
+            new_shares_sum: whole(&mut channel.difficulty_carried, sum.difficulty),
         };
         let connection = channel.connection;
         if let Some(id) = self.connection_at(connection) {

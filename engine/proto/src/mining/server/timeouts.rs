@@ -15,6 +15,8 @@ use crate::time::Instant;
 const CONNECTIONS_MAX: usize = 1_024;
 /// Channels looked at in one call.
 const CHANNELS_MAX: usize = 1_024;
+/// Channels acknowledged in one call.
+const ACKNOWLEDGED_MAX: usize = 1_024;
 /// Between two looks at a channel whose target is not to follow its shares.
 const STALE_TABLE_CHECK: Duration = Duration::from_secs(60);
 
@@ -45,6 +47,10 @@ impl Server {
             let Some(slot) = self.connection_timers.poll(now) else { break };
             self.check_connection(slot, now, out);
         }
+        for _ in 0..ACKNOWLEDGED_MAX {
+            let Some(slot) = self.owed.poll(now) else { break };
+            self.acknowledge_owed(slot, out);
+        }
         for _ in 0..CHANNELS_MAX {
             let Some(slot) = self.channel_timers.poll(now) else { break };
             self.check_channel(slot, now, hashes, out);
@@ -53,7 +59,12 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timers = [self.connection_timers.deadline(), self.channel_timers.deadline(), self.work.renewal()];
+        let timers = [
+            self.connection_timers.deadline(),
+            self.channel_timers.deadline(),
+            self.owed.deadline(),
+            self.work.renewal(),
+        ];
         timers.into_iter().flatten().min()
     }
 
