@@ -745,6 +745,25 @@ fn targets_follow_the_share_rate() {
     assert!(world.now.since(adit_proto::Instant::ZERO) > Duration::from_secs(1_000));
 }
 
+/// A silent channel whose target is eased already costs a shard next to nothing.
+#[test]
+fn channels_that_cannot_be_eased_are_seldom_looked_at() {
+    let next = |difficulty_min| {
+        let mut following = config();
+        following.vardiff.shares_per_minute = 1.0;
+        following.vardiff.difficulty_min = difficulty_min;
+        following.vardiff.adjust = true;
+        following.limits.first_channel_timeout = Duration::from_secs(3_600);
+        let mut world = World::new(following);
+        let id = world.connect(0);
+        world.open_standard(id);
+        world.server.poll_timeout().expect("a channel is looked at").since(world.now)
+    };
+    // It announces one hash a second, so that a share has 60.
+    assert!(next(1e-20) <= Duration::from_secs(31));
+    assert!(next(1.0) >= Duration::from_secs(60));
+}
+
 /// A channel that has shown shares cannot ask for an easy target as often as it likes.
 #[test]
 fn announcements_do_not_ease_what_shares_have_shown() {

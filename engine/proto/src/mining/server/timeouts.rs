@@ -8,6 +8,7 @@ use adit_hasher::BatchHash;
 use super::config::Limits;
 use super::connection::{Connection, Phase};
 use super::event::CloseReason;
+use super::vardiff::is_easiest;
 use super::{Server, ServerOutbox};
 use crate::time::Instant;
 
@@ -17,8 +18,8 @@ const CONNECTIONS_MAX: usize = 1_024;
 const CHANNELS_MAX: usize = 1_024;
 /// Channels acknowledged in one call.
 const ACKNOWLEDGED_MAX: usize = 1_024;
-/// Between two looks at a channel whose target is not to follow its shares.
-const STALE_TABLE_CHECK: Duration = Duration::from_secs(60);
+/// Between two looks at a channel without shares whose target is as it shall be: at its table alone.
+const TABLE_CHECK: Duration = Duration::from_secs(60);
 
 /// When a connection is next to be looked at, and what to close it for if that moment has come.
 fn connection_deadline(connection: &Connection, limits: &Limits) -> (Instant, CloseReason) {
@@ -80,10 +81,12 @@ impl Server {
     /// Sets when a channel is next to be looked at.
     pub(super) fn schedule_channel(&mut self, slot: u32, now: Instant) {
         let Some(channel) = self.channels.get(slot).filter(|channel| channel.open) else { return };
-        let due = if self.config.vardiff.adjust {
-            channel.vardiff.next_check(&self.config.vardiff)
+        let vardiff = &self.config.vardiff;
+        // A channel that cannot be eased is looked at for its shares alone, when they come.
+        let due = if vardiff.adjust && !is_easiest(vardiff, &channel.target.target()) {
+            channel.vardiff.next_check(vardiff)
         } else {
-            now + STALE_TABLE_CHECK
+            now + TABLE_CHECK
         };
         self.channel_timers.schedule(slot, due);
     }

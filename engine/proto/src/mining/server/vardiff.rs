@@ -279,6 +279,11 @@ pub fn is_close(target: &Target, new: &Target) -> bool {
     (new.difficulty() / target.difficulty() - 1.0).abs() <= CHANGE_MIN
 }
 
+/// Whether a target is one that the server makes no easier, however few shares come.
+pub(super) fn is_easiest(config: &VardiffConfig, target: &Target) -> bool {
+    *target >= easiest_target(config)
+}
+
 /// The easiest target that the server sets of its own accord.
 fn easiest_target(config: &VardiffConfig) -> Target {
     Target::from_difficulty(config.difficulty_min)
