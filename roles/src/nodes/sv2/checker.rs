@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::provider::CONNECTIONS_MAX;
 use super::transactions::{Keeper, Mismatch};
+use crate::nodes::TemplateTransactions;
 
 /// One check of each class, and those of classes that were given up meanwhile.
 pub(super) const JOBS_MAX: usize = 2 * CONNECTIONS_MAX;
@@ -27,8 +28,8 @@ const NICE: i32 = 10;
 #[derive(Debug)]
 pub(super) enum Job {
     Check(Check),
-    /// Templates were forgotten: so can their transactions be.
-    Sweep,
+    /// Templates were forgotten that had these: they can go, where no other has them.
+    Sweep(Vec<TemplateTransactions>),
 }
 
 /// Transactions that are said to be a template's.
@@ -56,7 +57,8 @@ pub(super) fn handle_job(keeper: &mut Keeper, job: Job) -> Option<Checked> {
             let result = keeper.keep(template_id, &template, &transactions);
             Some(Checked { class, template_id, result })
         }
-        Job::Sweep => {
+        Job::Sweep(lost) => {
+            drop(lost);
             keeper.sweep_if_lost();
             None
         }

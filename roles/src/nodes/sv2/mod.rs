@@ -43,7 +43,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
 use self::checker::Checked;
-use self::connection::{Connection, Report, Target, pass};
+use self::connection::{Connection, Report, Target, What, pass};
 use self::provider::{Provider, Wanted};
 use self::transactions::{Keeper, Store};
 use super::feed::Feed;
@@ -283,7 +283,14 @@ async fn run(
             // A solution goes before what came.
             biased;
             () = wake.notified() => {}
-            Some(report) = reports.recv() => provider.handle_report(report, Instant::now()),
+            Some(report) = reports.recv() => {
+                let is_work = matches!(report.what, What::Template(_));
+                provider.handle_report(report, Instant::now());
+                if is_work && reports.is_empty() {
+                    // Whoever brings it to the shards may be waiting for this very CPU; what is left to do here can wait.
+                    std::thread::yield_now();
+                }
+            }
             Some(checked) = checked.recv() => provider.handle_checked(checked),
             () = pass(provider.poll_timeout(), flush) => {
                 provider.flush();

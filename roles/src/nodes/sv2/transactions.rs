@@ -244,14 +244,15 @@ impl Store {
         true
     }
 
-    /// Forgets all templates but those that `is_kept` names; whether any was.
-    pub fn retain(&self, is_kept: impl Fn(u64) -> bool) -> bool {
+    /// Forgets all templates but those that `is_kept` names, and gives what they had: to let thousands of transactions go takes
+    /// a part of a millisecond, which is for the caller to choose.
+    pub fn retain(&self, is_kept: impl Fn(u64) -> bool) -> Vec<TemplateTransactions> {
         let mut templates = self.lock();
-        let before = templates.len();
-        templates.retain(|template_id, _| is_kept(*template_id));
-        let has_lost = templates.len() < before;
-        self.0.has_lost.fetch_or(has_lost, Ordering::AcqRel);
-        has_lost
+        let leaving: Vec<u64> =
+            templates.keys().copied().filter(|template_id| !is_kept(*template_id)).collect();
+        let lost: Vec<_> = leaving.iter().filter_map(|template_id| templates.remove(template_id)).collect();
+        self.0.has_lost.fetch_or(!lost.is_empty(), Ordering::AcqRel);
+        lost
     }
 
     /// The transactions of a template, if they are here.

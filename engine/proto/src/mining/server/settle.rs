@@ -9,7 +9,7 @@ use core::hint::black_box;
 use core::ops::{BitXor, Range};
 
 use adit_codec::message::{SubmitSharesError, SubmitSharesSuccess};
-use adit_hasher::{BatchHash, Digest, HeaderBytes, Target};
+use adit_hasher::{BatchHash, Digest, HeaderBytes};
 
 use super::batch::{Account, Batch, Ticket};
 use super::channel::{Channel, Channels, Kind};
@@ -30,11 +30,10 @@ const JUDGED_TOGETHER: usize = 32;
 fn verdict(
     channels: &mut Channels,
     ticket: &Ticket,
-    target: &Target,
     digest: &Digest,
     shares_max: u32,
 ) -> Result<(), ShareError> {
-    if !target.is_met_by(digest) {
+    if !ticket.target.target().is_met_by(digest) {
         return Err(ShareError::DifficultyTooLow);
     }
     match channels.insert_share(ticket.channel, digest, ticket.tip.number, shares_max) {
@@ -124,9 +123,7 @@ impl Server {
 
     fn judge(&mut self, batch: &mut Batch, index: usize, now: Instant, out: &mut ServerOutbox) {
         let (ticket, digest) = (&batch.tickets[index], &batch.digests[index]);
-        let target = ticket.target.target();
-        let shares_max = self.config.limits.shares_per_tip_max;
-        let verdict = verdict(&mut self.channels, ticket, &target, digest, shares_max);
+        let verdict = verdict(&mut self.channels, ticket, digest, self.config.limits.shares_per_tip_max);
         // A duplicate was reported when it was new; a block that is refused as a share is known only as a block.
         if verdict != Err(ShareError::Duplicate)
             && ticket.tip.prev_hash.target.is_met_by(digest)
@@ -140,7 +137,7 @@ impl Server {
         }
         match verdict {
             Ok(()) => {
-                let difficulty = target.difficulty();
+                let difficulty = ticket.target.difficulty();
                 self.counters.shares_accepted += 1;
                 self.counters.difficulty_accepted += difficulty;
                 let Some(channel) = self.channels.get_mut(ticket.channel) else { return };

@@ -12,6 +12,13 @@ use adit_hasher::Target;
 const FRACTION_BITS: usize = 55;
 const FRACTION_MASK: u64 = (1 << FRACTION_BITS) - 1;
 
+/// `0xffff << 208`, the target of difficulty 1, without the power of two.
+const DIFFICULTY_1: f64 = 65_535.0;
+const DIFFICULTY_1_SHIFT: u64 = 208;
+/// Of a floating-point number.
+const EXPONENT_BIAS: u64 = 1_023;
+const EXPONENT_AT: u32 = 52;
+
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShortTarget(u64);
@@ -46,8 +53,7 @@ impl ShortTarget {
     /// The target that is meant.
     #[inline]
     pub(super) fn target(self) -> Target {
-        let place = (self.0 >> (FRACTION_BITS + 1)) as usize;
-        let significant = self.0 >> 1 & FRACTION_MASK | 1 << FRACTION_BITS;
+        let (place, significant) = (self.place() as usize, self.significant());
         let Some(below) = place.checked_sub(FRACTION_BITS) else {
             return from_limbs([significant >> (FRACTION_BITS - place), 0, 0, 0]);
         };
@@ -61,6 +67,24 @@ impl ShortTarget {
             _ if index < limb => ones,
             _ => 0,
         }))
+    }
+
+    /// [`Target::difficulty`] of the target that is meant, but for the last bit. Each share counts by one: this is a division
+    /// and no sum of limbs.
+    #[inline]
+    pub(super) fn difficulty(self) -> f64 {
+        let exponent = EXPONENT_BIAS + DIFFICULTY_1_SHIFT + FRACTION_BITS as u64 - self.place();
+        DIFFICULTY_1 / self.significant().cast_signed() as f64 * f64::from_bits(exponent << EXPONENT_AT)
+    }
+
+    /// Which bit is the highest.
+    const fn place(self) -> u64 {
+        self.0 >> (FRACTION_BITS + 1)
+    }
+
+    /// It and those below it that are kept.
+    const fn significant(self) -> u64 {
+        self.0 >> 1 & FRACTION_MASK | 1 << FRACTION_BITS
     }
 }
 
@@ -150,6 +174,30 @@ mod tests {
         }
         all.sort();
         assert!(all.is_sorted_by_key(|(_, short)| *short), "the order is that of the targets");
+    }
+
+    #[test]
+    fn difficulties_are_those_of_the_targets() {
+        let mut difficulty = 1e-14;
+        while difficulty < 1e64 {
+            let target = Target::from_difficulty(difficulty);
+            let short = ShortTarget::rounded_down(&target).difficulty();
+            assert!(
+                (short / target.difficulty() - 1.0).abs() < 1e-15,
+                "{short}, not {}",
+                target.difficulty()
+            );
+            difficulty *= 1.37;
+        }
+        for ones in 1..=256 {
+            let target = bits([], ones);
+            let short = ShortTarget::rounded_down(&target).difficulty();
+            assert!(
+                (short / target.difficulty() - 1.0).abs() < 1e-15,
+                "{short}, not {}",
+                target.difficulty()
+            );
+        }
     }
 
     #[test]

@@ -92,9 +92,10 @@ impl Provider {
 
     /// Forgets the transactions of templates that were forgotten.
     pub(super) fn prune_store(&self) {
-        if self.store.retain(|id| self.templates.get(id).is_some()) {
-            // If it finds no place, a check that waits sweeps as well.
-            let _ = self.checks.try_send(Job::Sweep);
+        let lost = self.store.retain(|id| self.templates.get(id).is_some());
+        if !lost.is_empty() {
+            // Where it finds no place, a check that waits sweeps as well.
+            let _ = self.checks.try_send(Job::Sweep(lost));
         }
     }
 }
