@@ -76,9 +76,9 @@ pub(crate) mod tick {
     pub(crate) const FAN_OUT_CONNECTIONS: usize = 128;
     /// Sockets taken over from the acceptor per tick.
     pub(crate) const SOCKETS_MAX: usize = 64;
-    /// Ephemeral keys made ahead of time by an idle shard, in some 0.2 s of its idle time: enough for most of what comes back
-    /// at once after a pool or a network was away, when each key would cost a fifth of the handshake. 0.8 MB.
-    pub(crate) const SPARE_KEYS_MAX: usize = 8_192;
+    /// Ephemeral keys made ahead of time by an idle shard, in some 0.4 s of its idle time: enough for most of what comes back
+    /// at once after a pool or a network was away, when each key would cost a fifth of the handshake. 1.6 MB.
+    pub(crate) const SPARE_KEYS_MAX: usize = 16_384;
     /// Send buffers kept for reuse, and the largest that is kept.
     pub(crate) const SPARE_SENDS_MAX: usize = 1024;
     pub(crate) const SPARE_SEND_CAPACITY_MAX: usize = 16 << 10;
