@@ -5,7 +5,7 @@
 //! what does not fit is not kept, since a block made of it would be invalid. What fits is in a [`Store`], which is locked for
 //! moments only: the source's thread looks into it while a tip may be behind.
 //!
-//! Bound: [`LEN_MAX`] bytes, with what each transaction and each mention of one takes besides; the oldest template makes room.
+//! Bound: `LEN_MAX` bytes, with what each transaction and each mention of one takes besides; the oldest template makes room.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

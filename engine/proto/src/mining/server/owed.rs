@@ -63,6 +63,9 @@ impl Owed {
     /// acknowledged now; `owed` is the channel's entry afterwards.
     pub(super) fn add(&mut self, owed: &mut u32, account: &Account, now: Instant) -> Option<Account> {
         let mut sum = *account;
+        if *owed == NONE && sum.accepted >= self.policy.shares {
+            return Some(sum);
+        }
         if let Some(entry) = self.entries.get_mut(*owed) {
             entry.account.accepted += account.accepted;
             entry.account.difficulty += account.difficulty;

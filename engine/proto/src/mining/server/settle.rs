@@ -26,6 +26,9 @@ use crate::time::Instant;
 /// first cache.
 const JUDGED_TOGETHER: usize = 32;
 
+/// Slots of all tables of shares up to which they are in a near cache anyway: half a megabyte.
+const TABLES_NEAR: usize = 1 << 16;
+
 /// Judges a share by its digest.
 fn verdict(
     channels: &mut Channels,
@@ -80,7 +83,9 @@ impl Server {
         batch.hash(hashes, |ticket, root| self.learn_root(ticket, root));
         for first in (0..batch.tickets.len()).step_by(JUDGED_TOGETHER) {
             let group = first..batch.tickets.len().min(first + JUDGED_TOGETHER);
-            self.look_ahead(&batch, group.clone());
+            if self.channels.room().used() > TABLES_NEAR {
+                self.look_ahead(&batch, group.clone());
+            }
             for index in group {
                 self.judge(&mut batch, index, now, out);
             }
