@@ -29,8 +29,8 @@ make flamegraph   # a profile of the pool under a load, LOAD=c for load C
 Both pools get the same work from the same `adit tp` (a source without a node, 4,000 transactions), the same load from
 the same `adit-loadgen`, and the same CPUs; each run starts all three anew. Figures are medians of the rounds, and the pools
 take turns. CPU time is the pool's whole process (`schedstat`), with what the kernel does in its name. Absolute
-figures drift with the machine, ratios within a record hold. SRI's pool acknowledges every 10 shares (each of load D), Adit
-once per tick and channel.
+figures drift with the machine, ratios within a record hold. Both pools acknowledge a channel's shares by tens, under load D
+each of them.
 ";
 
 /// Writes page and plots below `directory`.
