@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::io::Write;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use adit_codec::message::Message;
-use adit_engine::LogEvent;
+use adit_engine::{EngineHandle, LogEvent};
+use adit_proto::mining::server::Acknowledgement;
 
 use common::*;
 
@@ -213,4 +216,39 @@ fn a_half_closed_connection_gets_its_answers() {
     }
     assert_eq!(accepted, 100);
     wait_for_counters(&engine, "the close", |counters| counters.total.connections() == 0);
+}
+
+/// What an operator lets gather is said before a connection ends, whoever ends it.
+#[test]
+fn shares_that_gather_are_acknowledged_before_an_end() {
+    let mut gathering = config(1);
+    let delay = Duration::from_secs(600);
+    gathering.service.server.acknowledgement = Acknowledgement { shares: 10, delay };
+    let engine = start(gathering);
+    give_work(&engine, 1, false);
+    let three_shares = |engine: &EngineHandle| {
+        let mut peer = Peer::set_up(engine);
+        let mut channel = peer.open(true);
+        peer.mine(&mut channel, 10, 5);
+        assert_eq!(peer.accepted, 10, "ten are acknowledged at once");
+        let bytes: Vec<u8> = (0..3).flat_map(|_| peer.share(&mut channel)).collect();
+        peer.stream.write_all(&bytes).unwrap();
+        (peer, channel)
+    };
+    let acknowledged = |peer: &mut Peer, channel: &mut Channel| {
+        while let Ok(frame) = peer.receive() {
+            peer.take(&frame, channel);
+        }
+        peer.accepted
+    };
+    let (mut leaving, mut channel) = three_shares(&engine);
+    leaving.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(acknowledged(&mut leaving, &mut channel), 13);
+
+    let (mut served, mut channel) = three_shares(&engine);
+    wait_for_counters(&engine, "the shares", |counters| counters.total.shares_accepted == 26);
+    let stop = std::thread::spawn(move || engine.shutdown(PATIENCE));
+    assert_eq!(acknowledged(&mut served, &mut channel), 13);
+    drop(served);
+    stop.join().unwrap();
 }
