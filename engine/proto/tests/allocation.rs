@@ -152,8 +152,8 @@ const SHARES_BYTES_MAX: f64 = 1_024.0;
 /// What a channel takes: 112 bytes for shares, 32 beside, 12 in the timer wheel and 8 in the directory of its connection; the rest
 /// is what the last chunk of each table leaves free.
 const CHANNEL_BYTES: f64 = 168.0;
-/// What shares add to that: 64 bytes, and a table of 128 slots.
-const SHARES_BYTES: f64 = 1_090.0;
+/// What shares add to that: 64 bytes, and a table of 80 slots.
+const SHARES_BYTES: f64 = 706.0;
 
 /// Opens standard channels with identities of a usual length, so many on each connection, and says how many bytes each takes.
 fn bytes_of_channels(

@@ -4,8 +4,9 @@
 //! are the digest's first bytes, those that difficulty leaves free. Among a million shares a false duplicate has a
 //! probability below 10^-13 a share.
 //!
-//! The set is an open-addressed table of fingerprints, empty (and unallocated) until the first share, at most 7/8 full,
-//! doubled as needed up to the caller's bound. It is emptied lazily, with the first share after a tip, so that a new tip
+//! The set is an open-addressed table of fingerprints, empty (and unallocated) until the first share, at most 7/8 full, made
+//! larger as needed up to the caller's bound: in steps of a quarter where what the pool wants of a channel between two tips
+//! ends up (a hundred shares take no table for two hundred), else to twice its size. It is emptied lazily, with the first share after a tip, so that a new tip
 //! costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then. Channels
 //! without a share on the last tip give theirs back.
 //!
@@ -21,6 +22,10 @@ use alloc::vec;
 use adit_hasher::Digest;
 
 const SLOTS_MIN: usize = 8;
+/// Between these sizes tables grow by quarters. A smaller one would be copied for a few bytes, a larger one four times as
+/// often as if it doubled.
+const FINE_FROM: usize = 64;
+const FINE_TO: usize = 512;
 /// Blocks that a shard remembers. The next block of a tip makes the others worthless, so more are found on test chains only,
 /// and there a block that is reported again does no harm.
 pub const SOLVED_MAX: usize = 64;
@@ -67,7 +72,7 @@ impl Room {
 
     /// Lets a table grow, if it may.
     fn grow(&mut self, from: usize, to: usize) -> bool {
-        let step = (to / self.fair).checked_ilog2().map_or(0, |step| step.min(STEP_MAX));
+        let step = to.div_ceil(self.fair).next_power_of_two().ilog2().min(STEP_MAX);
         let ceiling = self.max - self.max / STEPS as usize * step as usize;
         let used = self.used - from + to;
         let granted = used <= ceiling;
@@ -111,8 +116,9 @@ impl Seen {
             self.tip = tip;
         }
         let fingerprint = fingerprint(digest);
+        let mut slot = 0;
         if !self.slots.is_empty() {
-            let slot = find(&self.slots, fingerprint);
+            slot = find(&self.slots, fingerprint);
             if self.slots[slot] == fingerprint {
                 return Inserted::Duplicate;
             }
@@ -121,13 +127,13 @@ impl Seen {
             return Inserted::Full;
         }
         if (self.len as usize + 1) * 8 > self.slots.len() * 7 {
-            let larger = (self.slots.len() * 2).max(SLOTS_MIN);
+            let larger = larger(self.slots.len());
             if !room.grow(self.slots.len(), larger) {
                 return Inserted::Full;
             }
             self.grow(larger);
+            slot = find(&self.slots, fingerprint);
         }
-        let slot = find(&self.slots, fingerprint);
         self.slots[slot] = fingerprint;
         self.len += 1;
         Inserted::New
@@ -140,8 +146,7 @@ impl Seen {
 
     /// What stands where the search for a digest begins. It says nothing of the digest: whoever asks wants it in the cache.
     pub(super) fn place(&self, digest: &Digest) -> u64 {
-        let mask = self.slots.len().wrapping_sub(1);
-        self.slots.get(fingerprint(digest) as usize & mask).copied().unwrap_or(FREE)
+        self.slots.get(home(self.slots.len(), fingerprint(digest))).copied().unwrap_or(FREE)
     }
 
     /// How many shares are noted.
@@ -221,7 +226,21 @@ impl Solved {
 
 /// Slots for `len` shares at the fullest allowed; none for none.
 fn slots_for(len: usize) -> usize {
-    if len == 0 { 0 } else { (len * 8).div_ceil(7).next_power_of_two().max(SLOTS_MIN) }
+    if len == 0 {
+        return 0;
+    }
+    let least = (len * 8).div_ceil(7);
+    let doubled = least.next_power_of_two().max(SLOTS_MIN);
+    if (FINE_FROM + 1..=FINE_TO).contains(&doubled) { least.next_multiple_of(doubled / 8) } else { doubled }
+}
+
+/// The size after `slots`.
+const fn larger(slots: usize) -> usize {
+    match slots {
+        0 => SLOTS_MIN,
+        FINE_FROM..FINE_TO => slots + (1 << slots.ilog2()) / 4,
+        _ => slots * 2,
+    }
 }
 
 fn fingerprint(digest: &Digest) -> u64 {
@@ -232,13 +251,19 @@ fn fingerprint(digest: &Digest) -> u64 {
     }
 }
 
-/// The slot that holds `fingerprint`, or the free one where it belongs. The table is never full and its length is a power
-/// of two, so the walk ends.
+/// Where the search for `fingerprint` begins in a table of any length up to 2^32: its upper half, scaled.
+const fn home(slots: usize, fingerprint: u64) -> usize {
+    (((fingerprint >> 32) * slots as u64) >> 32) as usize
+}
+
+/// The slot that holds `fingerprint`, or the free one where it belongs. The table is never full, so the walk ends.
 fn find(slots: &[u64], fingerprint: u64) -> usize {
-    let mask = slots.len() - 1;
-    let mut slot = fingerprint as usize & mask;
+    let mut slot = home(slots.len(), fingerprint);
     while slots[slot] != FREE && slots[slot] != fingerprint {
-        slot = (slot + 1) & mask;
+        slot += 1;
+        if slot == slots.len() {
+            slot = 0;
+        }
     }
     slot
 }
@@ -250,10 +275,16 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn digest(first: u64) -> Digest {
+    /// A digest that begins so.
+    fn beginning(first: u64) -> Digest {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
         Digest(bytes)
+    }
+
+    /// Another digest for each value, spread as hashes are.
+    fn digest(value: u64) -> Digest {
+        beginning(value.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     fn plenty() -> Room {
@@ -267,12 +298,36 @@ mod tests {
         let mut state = 1_u64;
         for _ in 0..20_000 {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            // A small range, so that repeats and clashing slots are common.
+            // A small range, so that repeats are common; some begin at the table's last slot, and go on at its first.
             let value = (state >> 33) % 9_000;
-            let expected = if model.insert(value.max(1)) { Inserted::New } else { Inserted::Duplicate };
-            assert_eq!(seen.insert(&digest(value), 0, u32::MAX, &mut room), expected, "{value}");
+            let digest = if value < 500 { beginning(u64::MAX - value) } else { digest(value) };
+            let expected = if model.insert(value) { Inserted::New } else { Inserted::Duplicate };
+            assert_eq!(seen.insert(&digest, 0, u32::MAX, &mut room), expected, "{value}");
         }
         assert_eq!(seen.len() as usize, model.len());
+    }
+
+    #[test]
+    fn a_digest_that_looks_like_a_free_slot_is_noted() {
+        let (mut seen, mut room) = (Seen::default(), plenty());
+        assert_eq!(seen.insert(&beginning(FREE), 0, u32::MAX, &mut room), Inserted::New);
+        assert_eq!(seen.insert(&beginning(FREE), 0, u32::MAX, &mut room), Inserted::Duplicate);
+    }
+
+    #[test]
+    fn tables_grow_through_the_sizes_that_a_number_of_shares_asks_for() {
+        let mut slots = 0;
+        for len in 1..100_000_usize {
+            if len * 8 > slots * 7 {
+                slots = larger(slots);
+            }
+            assert_eq!(slots, slots_for(len), "for {len} shares");
+            assert!(len * 8 <= slots * 7, "{slots} slots for {len} shares");
+        }
+        assert_eq!(
+            [56, 57, 70, 71, 84, 98, 112, 448, 449].map(slots_for),
+            [64, 80, 80, 96, 96, 112, 128, 512, 1_024]
+        );
     }
 
     #[test]
@@ -312,7 +367,7 @@ mod tests {
     #[test]
     fn a_flood_leaves_room_for_fair_tables() {
         let mut room = Room::new(8_192, 6.0);
-        assert_eq!(room.fair, 128);
+        assert_eq!(room.fair, 112);
         let mut flooding = vec![Seen::default()];
         assert_eq!(fill(&mut flooding[0], 1, &mut room), 4_096 / 8 * 7, "one channel gets half of the room");
         // More and more channels that take what they get fill what is left for their size, and no more.
@@ -323,7 +378,7 @@ mod tests {
         }
         assert!(room.used() <= 8_192);
         let sizes: Vec<usize> = flooding.iter().map(|seen| seen.slots.len()).collect();
-        assert!(sizes.iter().all(|slots| *slots >= 128), "each has its fair table: {sizes:?}");
+        assert!(sizes.iter().all(|slots| *slots >= room.fair), "each has its fair table: {sizes:?}");
         assert_eq!(room.used(), sizes.iter().sum::<usize>());
         for seen in &mut flooding {
             seen.give_back(&mut room);
@@ -366,13 +421,13 @@ mod tests {
     }
 
     #[test]
-    fn sixty_shares_fit_a_kilobyte_and_none_take_nothing() {
+    fn sixty_shares_take_640_bytes_and_none_take_nothing() {
         let (mut seen, mut room) = (Seen::default(), plenty());
         assert_eq!(seen.slots.len(), 0);
         for value in 1..=60 {
             seen.insert(&digest(value), 0, u32::MAX, &mut room);
         }
-        assert!(seen.slots.len() * size_of::<u64>() <= 1_024);
+        assert_eq!(seen.slots.len() * size_of::<u64>(), 640);
         assert!(size_of::<Seen>() <= 24);
     }
 }
