@@ -59,6 +59,16 @@ impl Owed {
         Self { policy, entries: Slab::new(), deadlines: VecDeque::new(), serial: 0 }
     }
 
+    /// Whether no channel is ever owed anything.
+    pub(super) const fn is_at_once(&self) -> bool {
+        self.policy.shares <= 1
+    }
+
+    /// Whether no channel is owed anything now.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.entries.len() == 0
+    }
+
     /// Adds what a tick has accepted to the entry `owed` of its channel, or to a new one. Returns what is to be
     /// acknowledged now; `owed` is the channel's entry afterwards.
     pub(super) fn add(&mut self, owed: &mut u32, account: &Account, now: Instant) -> Option<Account> {

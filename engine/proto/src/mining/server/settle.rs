@@ -190,6 +190,9 @@ impl Server {
         if account.accepted == 0 {
             return;
         }
+        if self.owed.is_at_once() {
+            return self.send_success(account, out);
+        }
         let Some(owed) = self.channels.owed_mut(account.channel) else { return };
         if let Some(sum) = self.owed.add(owed, account, now) {
             self.send_success(&sum, out);
@@ -206,6 +209,9 @@ impl Server {
 
     /// Acknowledges what a connection's channels are owed: it is about to end.
     pub fn acknowledge_connection(&mut self, id: ConnectionId, out: &mut ServerOutbox) {
+        if self.owed.is_empty() {
+            return;
+        }
         let indices = self.connection(id).map_or(0, |connection| connection.directory.indices());
         for index in 0..indices {
             let slot = self.connection(id).and_then(|connection| connection.directory.slot_at(index));
