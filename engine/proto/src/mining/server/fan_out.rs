@@ -4,7 +4,8 @@
 //! told follows from the jobs that are valid now. So a connection that is behind never hears of work that went stale.
 //! - Groups get one frame, encoded once per shard and full extranonce size and shared by all connections.
 //! - Connections that require standard jobs get a job and SetNewPrevHash per channel, [`LANES`] channels at a time, whose
-//!   merkle roots are one batch. A large connection is left in the middle when the budget ends.
+//!   merkle roots are one batch. A large connection is left in the middle when the budget ends. Small ones leave lanes to
+//!   those that come after them ([`RootsAhead`]).
 //! - A round goes around all slots; each begins elsewhere, so that nobody is always last.
 
 use alloc::vec::Vec;
@@ -16,14 +17,17 @@ use adit_hasher::BatchHash;
 use super::channel::{Kind, Untold};
 use super::connection::{Connection, Group, Phase};
 use super::event::ConnectionId;
-use super::extranonce::PREFIX_LEN;
+use super::extranonce::{PREFIX_LEN, Prefix};
 use super::history::Position;
-use super::jobs::Step;
+use super::jobs::{Job, Step};
+use super::roots_ahead::{BATCH_MAX, RootsAhead};
 use super::{Server, ServerOutbox};
 use crate::outbox::Priority;
 
 /// Channels served together.
-const LANES: usize = 64;
+const LANES: usize = BATCH_MAX;
+/// Connections that are looked at for channels whose merkle roots can be computed with others.
+const LOOKED_AHEAD: u32 = 256;
 /// Channels that cost as much of the budget as a connection with groups.
 const CHANNELS_PER_UNIT: usize = 16;
 /// Slots that need nothing and may be passed over for each unit of the budget.
@@ -47,6 +51,7 @@ pub(super) struct FanOut {
     partial: Option<Partial>,
     /// Reused from connection to connection.
     steps: Vec<Step>,
+    roots_ahead: RootsAhead,
 }
 
 impl FanOut {
@@ -280,34 +285,71 @@ impl Server {
         let standard_jobs = self.connection(id).is_some_and(|connection| connection.standard_jobs);
         let job = self.work.job(index);
         let number = job.source.number;
-        let mut rows = [0; LANES * PREFIX_LEN];
-        let mut computed = [[0; 32]; LANES];
-        let mut is_missing = [false; LANES];
+        let keeps = job.active.is_some() && standard_jobs;
+        let mut prefixes = [Prefix::default(); LANES];
+        let mut places = [0; LANES];
         let mut missing = 0;
-        for (index, (slot, root)) in slots.iter().zip(roots.iter_mut()).enumerate() {
+        for (place, slot) in slots.iter().enumerate() {
             let Some(channel) = self.channels.get(*slot) else { continue };
             if let Some(known) = self.channels.warm(channel).and_then(|warm| warm.root(number)) {
-                *root = *known;
+                roots[place] = *known;
+            } else if let Some(computed) = self.fan_out.roots_ahead.find(number, &channel.prefix) {
+                roots[place] = computed;
+                if keeps {
+                    self.channels.keep_root(*slot, number, &computed);
+                }
             } else {
-                is_missing[index] = true;
-                rows[missing * PREFIX_LEN..][..PREFIX_LEN].copy_from_slice(&channel.prefix);
+                (prefixes[missing], places[missing]) = (channel.prefix, place);
                 missing += 1;
             }
         }
         if missing == 0 {
             return;
         }
+        let all = missing + self.prefixes_ahead(id.slot, job, &mut prefixes[missing..]);
+        let mut computed = [[0; 32]; LANES];
         let coinbase = job.source.coinbase(PREFIX_LEN);
-        hashes.merkle_roots(&coinbase.hash, &rows[..missing * PREFIX_LEN], &mut computed[..missing]);
-        let mut computed = computed.iter();
-        let keeps = job.active.is_some() && standard_jobs;
-        for ((slot, root), _) in slots.iter().zip(roots).zip(is_missing).filter(|(_, is_missing)| *is_missing)
-        {
-            *root = computed.next().copied().unwrap_or_default();
+        hashes.merkle_roots(&coinbase.hash, prefixes[..all].as_flattened(), &mut computed[..all]);
+        for (place, root) in places.iter().zip(&computed[..missing]) {
+            roots[*place] = *root;
             if keeps {
-                self.channels.keep_root(*slot, number, root);
+                self.channels.keep_root(slots[*place], number, root);
             }
         }
+        if all > missing {
+            let ahead = prefixes[missing..all].iter().copied().zip(&computed[missing..all]);
+            self.fan_out.roots_ahead.keep(number, ahead);
+        }
+    }
+
+    /// Prefixes of channels that this round tells of a job after those of the connection in `slot`, in their order; how many.
+    fn prefixes_ahead(&self, slot: u32, job: &Job, prefixes: &mut [Prefix]) -> usize {
+        // A connection that is told out of its turn says nothing of who comes next.
+        let looked_at =
+            if self.fan_out.cursor == slot { self.fan_out.remaining.min(LOOKED_AHEAD) } else { 0 };
+        let slots = self.connections.slots();
+        let connections = (1..looked_at)
+            .filter_map(|offset| self.connections.get((slot + offset) % slots))
+            .filter(|connection| {
+                connection.standard_jobs
+                    && connection.phase == Phase::Mining
+                    && connection.delivered < job.announced
+            });
+        let channels = connections.flat_map(|connection| {
+            let directory = &connection.directory;
+            (0..directory.indices().min(LANES))
+                .filter_map(|index| self.channels.get(directory.slot_at(index)?))
+        });
+        let without_root = channels.filter(|channel| {
+            let known = self.channels.warm(channel).and_then(|warm| warm.root(job.source.number));
+            channel.kind() == Kind::Standard && known.is_none()
+        });
+        let mut count = 0;
+        for (place, channel) in prefixes.iter_mut().zip(without_root) {
+            *place = channel.prefix;
+            count += 1;
+        }
+        count
     }
 }
 

@@ -41,6 +41,7 @@ mod identity;
 mod jobs;
 mod open;
 mod owed;
+mod roots_ahead;
 mod settle;
 mod setup;
 mod short_target;

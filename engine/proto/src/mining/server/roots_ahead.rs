@@ -1,0 +1,96 @@
+//! Merkle roots that are computed before they are asked for (specification 5.3.15).
+//!
+//! Devices that require standard jobs mostly have one channel on a connection, and one root takes a hasher as long as many side
+//! by side. So while connections are told of a job, the roots of those that come next are computed with the one that is wanted.
+//!
+//! A root follows from a source and a prefix, and by these it is found: whatever becomes of a channel meanwhile, it is given no
+//! wrong one. What nobody asks for goes with the next batch.
+//!
+//! Bounds: [`BATCHES`] of [`BATCH_MAX`] roots.
+
+use alloc::vec::Vec;
+
+use super::extranonce::Prefix;
+
+/// Roots of a batch.
+pub(super) const BATCH_MAX: usize = 64;
+/// Batches that are kept: a tip and the template behind it announce two jobs to each connection.
+const BATCHES: usize = 2;
+
+/// Roots of one source, in the order in which they will be asked for.
+#[derive(Debug, Default)]
+struct Batch {
+    source: u32,
+    roots: Vec<(Prefix, [u8; 32])>,
+    /// Where the next is expected.
+    next: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct RootsAhead {
+    batches: [Batch; BATCHES],
+    oldest: usize,
+}
+
+impl RootsAhead {
+    /// The root of a source's jobs under `prefix`, if it was computed.
+    pub(super) fn find(&mut self, source: u32, prefix: &Prefix) -> Option<[u8; 32]> {
+        let batch =
+            self.batches.iter_mut().find(|batch| batch.source == source && !batch.roots.is_empty())?;
+        let (before, from) = batch.roots.split_at(batch.next);
+        let place = from.iter().chain(before).position(|(known, _)| known == prefix)?;
+        let index = (batch.next + place) % batch.roots.len();
+        batch.next = (index + 1) % batch.roots.len();
+        Some(batch.roots[index].1)
+    }
+
+    /// Replaces what is left of a source's batch, or the oldest.
+    pub(super) fn keep<'a>(&mut self, source: u32, roots: impl Iterator<Item = (Prefix, &'a [u8; 32])>) {
+        let index = self.batches.iter().position(|batch| batch.source == source).unwrap_or(self.oldest);
+        if index == self.oldest {
+            self.oldest = (self.oldest + 1) % BATCHES;
+        }
+        let batch = &mut self.batches[index];
+        (batch.source, batch.next) = (source, 0);
+        batch.roots.clear();
+        batch.roots.extend(roots.take(BATCH_MAX).map(|(prefix, root)| (prefix, *root)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_are_found_by_source_and_prefix_in_any_order() {
+        let mut ahead = RootsAhead::default();
+        assert_eq!(ahead.find(0, &[0; 8]), None);
+        let roots: Vec<(Prefix, [u8; 32])> = (0..5).map(|i| ([i; 8], [i + 100; 32])).collect();
+        ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
+        for i in [0, 1, 3, 2, 4, 0] {
+            assert_eq!(ahead.find(7, &[i; 8]), Some([i + 100; 32]), "{i}");
+        }
+        assert_eq!((ahead.find(8, &[1; 8]), ahead.find(7, &[9; 8])), (None, None));
+    }
+
+    #[test]
+    fn the_last_sources_are_kept() {
+        let mut ahead = RootsAhead::default();
+        let keep = |ahead: &mut RootsAhead, source: u32| {
+            ahead.keep(source, core::iter::once(([0; 8], &[source as u8; 32])));
+        };
+        let known = |ahead: &mut RootsAhead| [1, 2, 3].map(|source| ahead.find(source, &[0; 8]).is_some());
+        keep(&mut ahead, 1);
+        keep(&mut ahead, 2);
+        keep(&mut ahead, 2);
+        assert_eq!(known(&mut ahead), [true, true, false]);
+        keep(&mut ahead, 3);
+        assert_eq!(known(&mut ahead), [false, true, true]);
+        keep(&mut ahead, 2);
+        keep(&mut ahead, 1);
+        assert_eq!(known(&mut ahead), [true, true, false]);
+        ahead.keep(2, core::iter::empty());
+        assert_eq!(ahead.find(2, &[0; 8]), None);
+    }
+}
