@@ -13,6 +13,7 @@ mod generator;
 mod loads;
 mod machine;
 mod page;
+mod pauses;
 mod plot;
 mod programs;
 mod record;

@@ -186,6 +186,9 @@ pub struct Scenario {
     pub duration_s: f64,
     /// Seconds at most for the last answers.
     pub drain_s: f64,
+    /// Threads that have nothing to do look at their sockets and the clock all the time, instead of sleeping. Each takes a whole
+    /// CPU; its own awakening is in no latency, and awakening it is no work of a pool on the same machine.
+    pub busy_poll: bool,
     /// How connections begin.
     pub join: Join,
     /// The shares.
@@ -210,6 +213,7 @@ impl Default for Scenario {
             warmup_s: 2.0,
             duration_s: 10.0,
             drain_s: 5.0,
+            busy_poll: false,
             join: Join::default(),
             shares: Shares::default(),
             event: Vec::new(),

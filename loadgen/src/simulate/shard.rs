@@ -170,7 +170,8 @@ impl Shard {
             if self.is_over() {
                 return Ok(self.finish());
             }
-            if !worked && self.simulated.dirty.is_empty() {
+            let may_sleep = !self.simulated.plan.scenario.busy_poll;
+            if may_sleep && !worked && self.simulated.dirty.is_empty() {
                 let sleep_ns = self.next_ns().saturating_sub(self.control.clock.now_ns());
                 if sleep_ns > 0 {
                     self.transport.wait(Duration::from_nanos(sleep_ns))?;
