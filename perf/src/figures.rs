@@ -25,8 +25,6 @@ pub(crate) enum Figure {
     AckMaxMs,
     /// Of it what is the load generator's own: from the intended time to the sealed share (open loop).
     LateP99Ms,
-    /// What a loop that did nothing else on the same CPUs was held up by just before; see [`crate::pauses`]. Measured by the stand.
-    PausesP99Ms,
     /// From the moment at the template source to the first and the last connection, median of the tips or templates that all
     /// connections got.
     FirstMs,
@@ -72,7 +70,6 @@ impl Figure {
             Self::AckP99Ms => "ack p99, ms",
             Self::AckMaxMs => "ack max, ms",
             Self::LateP99Ms => "of it the load generator's own delay, p99, ms",
-            Self::PausesP99Ms => "a loop that does nothing, on these CPUs just before: delay p99, ms",
             Self::FirstMs => "first connection has it after, ms",
             Self::LastMs => "last connection has it after, ms",
             Self::CpuMsEach => "CPU for each, ms",
@@ -112,7 +109,6 @@ impl Figure {
             Self::AckP99Ms => counted(&tally.measured.latency)?.quantile_ns(0.99) as f64 / ms,
             Self::AckMaxMs => counted(&tally.measured.latency)?.max_ns() as f64 / ms,
             Self::LateP99Ms => counted(&tally.measured.late)?.quantile_ns(0.99) as f64 / ms,
-            Self::PausesP99Ms => return None,
             Self::FirstMs => median_age(report, |spread| spread.first_unix_ns)? / ms,
             Self::LastMs => median_age(report, |spread| spread.last_unix_ns)? / ms,
             Self::CpuMsEach => ratio(watched.cpu_ns_measured as f64 / ms, spreads(report).count() as u64)?,

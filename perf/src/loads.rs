@@ -116,14 +116,13 @@ const PLAIN: Load = Load {
 use Figure::{
     AckMaxMs, AckP50Ms, AckP99Ms, BytesPerChannel, CpuMsEach, CpuMsPerJoin, CpuUsPerOpen, CpuUsPerShare,
     CpusBusy, FirstJobMaxMs, FirstJobP99Ms, FirstMs, GeneratorCpusBusy, GrowthMib, KibPerConnection, LastMs,
-    LateP99Ms, NotServed, PausesP99Ms, RssMaxMib, SecondShardFactor, ShareBytesPerChannel, SharesLost,
-    SharesPerSecond, SharesStale,
+    LateP99Ms, NotServed, RssMaxMib, SecondShardFactor, ShareBytesPerChannel, SharesLost, SharesPerSecond,
+    SharesStale,
 };
 
 const CLOSED_LOOP: &[Figure] =
     &[CpuUsPerShare, SharesPerSecond, CpusBusy, GeneratorCpusBusy, AckP50Ms, AckP99Ms, AckMaxMs];
-const OPEN_LOOP: &[Figure] =
-    &[AckP50Ms, AckP99Ms, AckMaxMs, LateP99Ms, PausesP99Ms, CpuUsPerShare, SharesPerSecond];
+const OPEN_LOOP: &[Figure] = &[AckP50Ms, AckP99Ms, AckMaxMs, LateP99Ms, CpuUsPerShare, SharesPerSecond];
 const FAN_OUT: &[Figure] = &[FirstMs, LastMs, CpuMsEach];
 const JOINING: &[Figure] = &[CpuMsPerJoin, FirstJobP99Ms, FirstJobMaxMs, NotServed];
 

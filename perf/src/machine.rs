@@ -74,25 +74,44 @@ fn cpu_name(cpuinfo: &str) -> String {
     )
 }
 
-/// CPU time that was spent so far: by everybody, and by some processes.
+/// What a run shared the CPUs with, in CPUs on average.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Disturbance {
+    /// What programs kept busy that have no part in the run.
+    pub(crate) others_cpus: f64,
+    /// What the host of a virtual machine gave to others though there was something to run: no latency is shorter than the pauses
+    /// that this makes.
+    pub(crate) withheld_cpus: f64,
+}
+
+/// CPU time that was spent so far: by everybody, and by some processes; and what the host withheld.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CpuTime {
     all: Duration,
     own: Duration,
+    withheld: Duration,
 }
 
 impl CpuTime {
     /// Of the machine since its start, and of these processes since theirs.
     pub(crate) fn now(processes: &[u32]) -> Self {
         let own = processes.iter().map(|pid| process_ticks(&read(&format!("/proc/{pid}/stat"))).unwrap_or(0));
-        Self { all: span(busy_ticks(&read("/proc/stat")).unwrap_or(0)), own: span(own.sum()) }
+        let stat = read("/proc/stat");
+        Self {
+            all: span(ticks(&stat, &BUSY).unwrap_or(0)),
+            own: span(own.sum()),
+            withheld: span(ticks(&stat, &STEAL).unwrap_or(0)),
+        }
     }
 
-    /// What others than these processes, and one more that took `further_ns`, have spent since `before`.
-    pub(crate) fn others_since(&self, before: &Self, further_ns: u64) -> Duration {
+    /// What others than these processes, and one more that took `further_ns`, have spent in the time `elapsed` since `before`, and
+    /// what the host withheld.
+    pub(crate) fn disturbance_since(&self, before: &Self, further_ns: u64, elapsed: Duration) -> Disturbance {
         let all = self.all.saturating_sub(before.all);
         let own = self.own.saturating_sub(before.own) + Duration::from_nanos(further_ns);
-        all.saturating_sub(own)
+        let withheld = self.withheld.saturating_sub(before.withheld);
+        let cpus = |time: Duration| time.as_secs_f64() / elapsed.as_secs_f64();
+        Disturbance { others_cpus: cpus(all.saturating_sub(own)), withheld_cpus: cpus(withheld) }
     }
 }
 
@@ -100,11 +119,16 @@ fn span(ticks: u64) -> Duration {
     Duration::from_millis(ticks * (1_000 / TICKS_PER_S))
 }
 
-/// Ticks of all CPUs that were not idle: user, nice, system, irq, softirq and steal of /proc/stat.
-fn busy_ticks(stat: &str) -> Option<u64> {
+/// Columns of /proc/stat: user, nice, system, irq and softirq.
+const BUSY: [usize; 5] = [0, 1, 2, 5, 6];
+/// Column of /proc/stat: what the host ran instead.
+const STEAL: [usize; 1] = [7];
+
+/// Ticks of all CPUs in these columns of /proc/stat.
+fn ticks(stat: &str, columns: &[usize]) -> Option<u64> {
     let numbers = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let numbers: Vec<u64> = numbers.split_whitespace().map_while(|number| number.parse().ok()).collect();
-    Some([0, 1, 2, 5, 6, 7].iter().filter_map(|at| numbers.get(*at)).sum())
+    Some(columns.iter().filter_map(|at| numbers.get(*at)).sum())
 }
 
 /// utime and stime of /proc/PID/stat. The second field, a name in parentheses, may hold anything.
@@ -126,8 +150,9 @@ mod tests {
 
     #[test]
     fn cpu_times_are_read_as_the_kernel_writes_them() {
-        assert_eq!(busy_ticks("cpu  1 2 4 1000 2000 8 16 32 0 0\ncpu0 9 9\n"), Some(63));
-        assert_eq!(busy_ticks("intr 5"), None);
+        let stat = "cpu  1 2 4 1000 2000 8 16 32 0 0\ncpu0 9 9\n";
+        assert_eq!((ticks(stat, &BUSY), ticks(stat, &STEAL)), (Some(31), Some(32)));
+        assert_eq!(ticks("intr 5", &BUSY), None);
         let stat = "42 (a) b) c) S 1 42 42 0 -1 4194560 9 0 0 0 700 50 3 4 20 0 2 0 99 1 1";
         assert_eq!(process_ticks(stat), Some(750));
         assert_eq!(process_ticks(""), None);
@@ -135,9 +160,12 @@ mod tests {
 
     #[test]
     fn others_are_what_is_left() {
-        let time = |all, own| CpuTime { all: span(all), own: span(own) };
-        let others = time(1_000, 300).others_since(&time(500, 100), 1_000_000_000);
-        assert_eq!(others, Duration::from_secs(2));
-        assert_eq!(time(500, 300).others_since(&time(500, 100), 0), Duration::ZERO, "clocks are coarse");
+        let time = |all, own, withheld| CpuTime { all: span(all), own: span(own), withheld: span(withheld) };
+        let since = |now: CpuTime, further_ns| {
+            now.disturbance_since(&time(500, 100, 10), further_ns, Duration::from_secs(4))
+        };
+        let found = since(time(1_000, 300, 110), 1_000_000_000);
+        assert_eq!(found, Disturbance { others_cpus: 0.5, withheld_cpus: 0.25 });
+        assert_eq!(since(time(500, 300, 10), 0), Disturbance::default(), "clocks are coarse");
     }
 }

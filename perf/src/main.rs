@@ -13,7 +13,6 @@ mod generator;
 mod loads;
 mod machine;
 mod page;
-mod pauses;
 mod plot;
 mod programs;
 mod record;

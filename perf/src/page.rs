@@ -39,7 +39,7 @@ pub(crate) fn write(directory: &Path) -> Result<(), Failure> {
     for suite in [Suite::Peers, Suite::Scale] {
         let Some((path, record)) = Record::newest(directory, suite)? else { continue };
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        describe(&record, &name, &mut page);
+        describe(&record, &name, directory, &mut page);
         if suite == Suite::Peers {
             for (name, plot) in plots(&record) {
                 let Some(svg) = bars(&plot)? else { continue };
@@ -61,8 +61,8 @@ fn loads(suite: Suite) -> impl Iterator<Item = &'static Load> {
     LOADS.iter().filter(move |load| load.suite == suite)
 }
 
-/// Head, machine and targets.
-fn describe(record: &Record, name: &str, page: &mut String) {
+/// Head, machine and targets; what is missed with its profile, where there is one.
+fn describe(record: &Record, name: &str, directory: &Path, page: &mut String) {
     let machine = &record.machine;
     let title = match record.suite {
         Suite::Peers => "Beside SRI's pool_sv2 0.7.0",
@@ -108,7 +108,15 @@ fn describe(record: &Record, name: &str, page: &mut String) {
         }
     }
     let missed: Vec<String> = missed(record, loads(record.suite))
-        .map(|(load, target)| format!("{} ({})", letter(load), target.figure.title()))
+        .map(|(load, target)| {
+            let profile = format!("profile/{}.svg", file(load));
+            let profile = if directory.join(&profile).exists() {
+                format!("; [profile]({profile})")
+            } else {
+                String::new()
+            };
+            format!("{} ({}{profile})", letter(load), target.figure.title())
+        })
         .collect();
     let unknown = loads(record.suite).flat_map(|load| load.targets.iter().map(move |target| (load, target)));
     let unknown = unknown
@@ -127,10 +135,11 @@ fn details(record: &Record, page: &mut String) {
     for load in loads(record.suite).filter(|load| record.runs.iter().any(|run| run.load == load.name)) {
         let _ = write!(
             page,
-            "\n### {}\n\n[`loads/{}.toml`](loads/{}.toml)\n\n",
+            "\n### {}\n\n[`loads/{file}.toml`](loads/{file}.toml), by itself: `make {} ARGS=\"--loads {}\"`\n\n",
             load.title,
-            file(load),
-            file(load)
+            record.suite.name(),
+            load.name,
+            file = file(load),
         );
         if record.suite == Suite::Peers {
             let _ = writeln!(page, "| | Adit | SRI | times better |\n|---|---:|---:|---:|");
@@ -147,7 +156,10 @@ fn details(record: &Record, page: &mut String) {
         }
         let runs = || record.runs.iter().filter(|run| run.load == load.name);
         let others = runs().map(|run| run.others_cpus).fold(0.0, f64::max);
-        let _ = writeln!(page, "\nOther programs kept at most {others:.2} CPUs busy meanwhile.");
+        let withheld = runs().filter_map(|run| run.withheld_cpus).reduce(f64::max);
+        let withheld =
+            withheld.map_or_else(String::new, |cpus| format!("; the host withheld at most {cpus:.2}"));
+        let _ = writeln!(page, "\nOther programs kept at most {others:.2} CPUs busy meanwhile{withheld}.");
         for run in runs() {
             for fault in &run.faults {
                 let fault = fault.lines().next().unwrap_or_default();
@@ -281,8 +293,9 @@ mod tests {
             "| B | CPU per share, us | - | - | - | 12x | 16x | not measured |\n",
             "Not measured in this record: B (CPU per share, us); C",
             "### A. extended channels, 64 connections",
+            "[`loads/a.toml`](loads/a.toml), by itself: `make peers ARGS=\"--loads a\"`\n",
             "| ack p99, ms | 6 | 24 | 4 |\n",
-            "Other programs kept at most 0.25 CPUs busy meanwhile.",
+            "Other programs kept at most 0.25 CPUs busy meanwhile; the host withheld at most 0.12.",
             "- SRI pool_sv2, round 2: ended: killed\n",
             "![CPU per share, us](cpu.svg)",
             "## What the profiles say",
@@ -292,5 +305,24 @@ mod tests {
         assert!(!page.contains("with more lines") && !page.contains("Missed:"), "{page}");
         assert!(directory.path().join("cpu.svg").exists());
         assert!(!directory.path().join("tips.svg").exists(), "there is nothing to draw");
+    }
+
+    #[test]
+    fn what_is_missed_stands_there_with_its_profile() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut record = record();
+        for run in record.runs.iter_mut().filter(|run| run.pool == PoolKind::Adit) {
+            run.figures.entry(Figure::CpuUsPerShare).and_modify(|value| *value *= 2.0);
+        }
+        record.finish(directory.path()).unwrap();
+        let missed = || {
+            write(directory.path()).unwrap();
+            let page = std::fs::read_to_string(directory.path().join("README.md")).unwrap();
+            page.lines().find(|line| line.starts_with("Missed:")).unwrap_or_default().to_owned()
+        };
+        assert_eq!(missed(), "Missed: A (CPU per share, us).");
+        std::fs::create_dir(directory.path().join("profile")).unwrap();
+        std::fs::write(directory.path().join("profile/a.svg"), "").unwrap();
+        assert_eq!(missed(), "Missed: A (CPU per share, us; [profile](profile/a.svg)).");
     }
 }

@@ -180,10 +180,7 @@ impl Drop for Process {
 }
 
 /// Runs `start` on a thread that may use these CPUs only.
-pub(crate) fn on_cpus<T: Send>(
-    cpus: &[usize],
-    start: impl FnOnce() -> io::Result<T> + Send,
-) -> io::Result<T> {
+fn on_cpus<T: Send>(cpus: &[usize], start: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let mut set = CpuSet::new();
     cpus.iter().filter(|cpu| **cpu < CpuSet::MAX_CPU).for_each(|cpu| set.set(*cpu));
     let run = move || {

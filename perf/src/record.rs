@@ -123,6 +123,7 @@ pub(crate) mod tests {
             figures: [(Figure::CpuUsPerShare, cpu), (Figure::AckP99Ms, 2.0 * cpu)].into(),
             faults: Vec::new(),
             others_cpus: 0.25,
+            withheld_cpus: Some(0.125),
         };
         Record {
             suite: Suite::Peers,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::figures::{Figure, read_all};
 use crate::loads::Load;
+use crate::machine::Disturbance;
 
 /// Whose pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -52,23 +53,33 @@ pub(crate) struct Run {
     pub(crate) faults: Vec<String>,
     /// CPUs that programs kept busy during the run that have no part in it: what was not idle disturbs latencies.
     pub(crate) others_cpus: f64,
+    /// CPUs that the host withheld meanwhile; not in older records, where they are among the others'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) withheld_cpus: Option<f64>,
 }
 
 impl Run {
-    pub(crate) fn of(load: &Load, pool: PoolKind, round: u32, report: &Report, others_cpus: f64) -> Self {
+    pub(crate) fn of(
+        load: &Load,
+        pool: PoolKind,
+        round: u32,
+        report: &Report,
+        disturbance: Disturbance,
+    ) -> Self {
         Self {
             load: load.name.to_owned(),
             pool,
             round,
             figures: read_all(load.figures, report),
             faults: report.verdict.failures.clone(),
-            others_cpus,
+            others_cpus: disturbance.others_cpus,
+            withheld_cpus: Some(disturbance.withheld_cpus),
         }
     }
 
     /// A run that came to nothing.
     pub(crate) fn failed(load: &Load, pool: PoolKind, round: u32, fault: String) -> Self {
         let (load, figures, faults) = (load.name.to_owned(), BTreeMap::new(), vec![fault]);
-        Self { load, pool, round, figures, faults, others_cpus: 0.0 }
+        Self { load, pool, round, figures, faults, others_cpus: 0.0, withheld_cpus: None }
     }
 }

@@ -50,8 +50,7 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
     let pools: u64 = pools
         .map(|pool| pool.cpu_ns_join + pool.cpu_ns_warmup + pool.cpu_ns_measured + pool.cpu_ns_drain)
         .sum();
-    let others = CpuTime::now(&[]).others_since(&before, generators + pools);
-    let others_cpus = others.as_secs_f64() / begun.elapsed().as_secs_f64();
+    let disturbance = CpuTime::now(&[]).disturbance_since(&before, generators + pools, begun.elapsed());
     served.stop()?;
 
     let (apart, together) = (Cost::apart(&alone), Cost::together(&together));
@@ -63,7 +62,15 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
         (Figure::AckP99Ms, together.ack_p99_ms),
     ]);
     let faults = alone.iter().flat_map(|report| report.verdict.failures.clone()).collect();
-    Ok(Run { load: load.name.to_owned(), pool: PoolKind::Adit, round: 0, figures, faults, others_cpus })
+    Ok(Run {
+        load: load.name.to_owned(),
+        pool: PoolKind::Adit,
+        round: 0,
+        figures,
+        faults,
+        others_cpus: disturbance.others_cpus,
+        withheld_cpus: Some(disturbance.withheld_cpus),
+    })
 }
 
 /// What shares cost in one arrangement.

@@ -12,10 +12,8 @@ use adit_loadgen::report::Report;
 use rustix::process::Signal;
 
 use crate::failure::Failure;
-use crate::figures::Figure;
 use crate::loads::{Load, Renewal};
 use crate::machine::CpuTime;
-use crate::pauses;
 use crate::programs::{LOOK_INTERVAL, Process, Programs, free_address};
 use crate::run::{PoolKind, Run};
 use crate::say;
@@ -27,9 +25,6 @@ const SECRET_KEY: &str = "mkDLTBBRxdBv998612qipDYoTK3YUrqLe8uWw7gu3iXbSrn2n";
 const SPARE: Duration = Duration::from_secs(180);
 /// Before a pool that listens is loaded: what it does at its start is no part of any load.
 const SETTLING: Duration = Duration::from_secs(1);
-/// How long a loop looks for pauses of the CPUs.
-const PAUSES: Duration = Duration::from_secs(3);
-const PAUSES_SMOKE: Duration = Duration::from_millis(100);
 /// In smoke runs, connections and channels are so many times fewer.
 const SMOKE_DIVISOR: u64 = 100;
 /// In smoke runs, tips and templates come so many times as often.
@@ -99,26 +94,15 @@ impl Stand {
     }
 
     fn try_run(&self, load: &Load, pool: PoolKind, round: u32) -> Result<Run, Failure> {
-        let held_up = load.figures.contains(&Figure::PausesP99Ms).then(|| self.pauses_ms()).flatten();
-        let held_up = held_up.map(|ms| (Figure::PausesP99Ms, ms));
         let served = self.serve(load, pool, &self.pool_cpus)?;
         let (begun, before) = (Instant::now(), CpuTime::now(&served.processes()));
         let mut loading = self.load(load, &served)?;
         loading.renew(load.renewal, &served, if self.smoke { SMOKE_HURRY } else { 1.0 })?;
         let report = loading.finish()?;
-        let others = CpuTime::now(&served.processes()).others_since(&before, report.generator.cpu_ns);
-        let others_cpus = others.as_secs_f64() / begun.elapsed().as_secs_f64();
+        let now = CpuTime::now(&served.processes());
+        let disturbance = now.disturbance_since(&before, report.generator.cpu_ns, begun.elapsed());
         served.stop()?;
-        let mut run = Run::of(load, pool, round, &report, others_cpus);
-        run.figures.extend(held_up);
-        Ok(run)
-    }
-
-    /// What the CPUs of pool and load generator are held up by, with none of both there yet.
-    fn pauses_ms(&self) -> Option<f64> {
-        let cpus = [&self.pool_cpus.0[..], &self.generator_cpus.0[..]].concat();
-        let span = if self.smoke { PAUSES_SMOKE } else { PAUSES };
-        Some(pauses::p99(&cpus, span)?.as_secs_f64() * 1e3)
+        Ok(Run::of(load, pool, round, &report, disturbance))
     }
 
     /// Starts a template provider and a pool on these CPUs.

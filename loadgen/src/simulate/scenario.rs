@@ -304,6 +304,7 @@ impl Scenario {
         )?;
         check((1..=1 << 20).contains(&shares.run), "shares.run", "from 1 to 1048576")?;
         let hashes = shares.kind == ShareKind::Hash;
+        check(!hashes || !self.busy_poll, "busy_poll", "left out where shares.kind is hash")?;
         check(!hashes || self.event.is_empty(), "event", "left out where shares.kind is hash")?;
         check(self.event.len() <= EVENTS_MAX, "event", "at most 256")?;
         for event in &self.event {
@@ -402,6 +403,9 @@ mod tests {
         assert!(message(set(&["connections=0"])).contains("connections: must be from 1"));
         assert!(message(set(&["shares.per_write=65"])).contains("shares.per_write"));
         assert!(message(set(&["channels_per_connection=20000000"])).contains("50 million"));
+        assert!(
+            message(set(&["shares.kind=hash", "busy_poll=true"])).contains("busy_poll: must be left out")
+        );
         let text = message(Scenario::parse("connections = 1\nprofil = \"mixed\"", &[]));
         assert!(text.contains("line 2") && text.contains("profile"), "{text}");
     }

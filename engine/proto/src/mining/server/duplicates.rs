@@ -5,10 +5,10 @@
 //! probability below 10^-13 a share.
 //!
 //! The set is an open-addressed table of fingerprints, empty (and unallocated) until the first share, at most 7/8 full, made
-//! larger as needed up to the caller's bound: in steps of a quarter where what the pool wants of a channel between two tips
-//! ends up (a hundred shares take no table for two hundred), else to twice its size. It is emptied lazily, with the first share after a tip, so that a new tip
-//! costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then. Channels
-//! without a share on the last tip give theirs back.
+//! larger as needed up to the caller's bound: by quarters where what the pool wants of a channel between two tips ends up (a
+//! hundred shares take no table for two hundred), else to twice its size. It is emptied lazily, with the first share after a tip,
+//! so that a new tip costs idle channels nothing; a table that the last tip filled to less than a quarter is made smaller then.
+//! Channels without a share on the last tip give theirs back.
 //!
 //! All tables of a shard share a [`Room`]: what a stranger's shares make the shard keep is bounded, and he cannot take it from
 //! others.

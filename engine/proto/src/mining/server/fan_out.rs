@@ -27,7 +27,7 @@ use crate::outbox::Priority;
 /// Channels served together.
 const LANES: usize = BATCH_MAX;
 /// Connections that are looked at for channels whose merkle roots can be computed with others.
-const LOOKED_AHEAD: u32 = 256;
+const LOOKED_AHEAD: u32 = 2 * BATCH_MAX as u32;
 /// Channels that cost as much of the budget as a connection with groups.
 const CHANNELS_PER_UNIT: usize = 16;
 /// Slots that need nothing and may be passed over for each unit of the budget.

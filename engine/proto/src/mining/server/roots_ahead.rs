@@ -4,7 +4,7 @@
 //! by side. So while connections are told of a job, the roots of those that come next are computed with the one that is wanted.
 //!
 //! A root follows from a source and a prefix, and by these it is found: whatever becomes of a channel meanwhile, it is given no
-//! wrong one. What nobody asks for goes with the next batch.
+//! wrong one. What nobody asks for goes with the last of its batch.
 //!
 //! Bounds: [`BATCHES`] of [`BATCH_MAX`] roots.
 
@@ -41,8 +41,14 @@ impl RootsAhead {
         let (before, from) = batch.roots.split_at(batch.next);
         let place = from.iter().chain(before).position(|(known, _)| known == prefix)?;
         let index = (batch.next + place) % batch.roots.len();
-        batch.next = (index + 1) % batch.roots.len();
-        Some(batch.roots[index].1)
+        let root = batch.roots[index].1;
+        batch.next = index + 1;
+        if batch.next == batch.roots.len() {
+            // The round is past it: no later search shall go through it.
+            batch.roots.clear();
+            batch.next = 0;
+        }
+        Some(root)
     }
 
     /// Replaces what is left of a source's batch, or the oldest.
@@ -68,17 +74,20 @@ mod tests {
         assert_eq!(ahead.find(0, &[0; 8]), None);
         let roots: Vec<(Prefix, [u8; 32])> = (0..5).map(|i| ([i; 8], [i + 100; 32])).collect();
         ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
-        for i in [0, 1, 3, 2, 4, 0] {
+        for i in [0, 1, 3, 2, 0, 4] {
             assert_eq!(ahead.find(7, &[i; 8]), Some([i + 100; 32]), "{i}");
         }
+        assert_eq!(ahead.find(7, &[3; 8]), None, "the last was taken");
+        ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
         assert_eq!((ahead.find(8, &[1; 8]), ahead.find(7, &[9; 8])), (None, None));
+        assert_eq!(ahead.find(7, &[1; 8]), Some([101; 32]));
     }
 
     #[test]
     fn the_last_sources_are_kept() {
         let mut ahead = RootsAhead::default();
         let keep = |ahead: &mut RootsAhead, source: u32| {
-            ahead.keep(source, core::iter::once(([0; 8], &[source as u8; 32])));
+            ahead.keep(source, [([0; 8], &[source as u8; 32]), ([1; 8], &[0; 32])].into_iter());
         };
         let known = |ahead: &mut RootsAhead| [1, 2, 3].map(|source| ahead.find(source, &[0; 8]).is_some());
         keep(&mut ahead, 1);
