@@ -25,6 +25,15 @@ impl Suite {
             Self::Scale => "scale",
         }
     }
+
+    /// How many shares of a channel are acknowledged with one message, where a load does not say: beside the peer as many as it does by
+    /// default, alone each, as Adit does.
+    const fn share_batch_size(self) -> u32 {
+        match self {
+            Self::Peers => 10,
+            Self::Scale => 1,
+        }
+    }
 }
 
 /// What a figure should come to.
@@ -97,6 +106,7 @@ macro_rules! load {
             title: $title,
             suite: Suite::$suite,
             scenario: include_str!(concat!("../loads/", $name, ".toml")),
+            share_batch_size: Suite::$suite.share_batch_size(),
             ..PLAIN
         }
     };
@@ -108,7 +118,7 @@ const PLAIN: Load = Load {
     suite: Suite::Peers,
     scenario: "",
     renewal: Renewal::NONE,
-    share_batch_size: 10,
+    share_batch_size: Suite::Peers.share_batch_size(),
     figures: &[],
     targets: &[],
 };

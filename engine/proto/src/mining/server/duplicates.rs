@@ -23,9 +23,12 @@ use adit_hasher::Digest;
 
 const SLOTS_MIN: usize = 8;
 /// Between these sizes tables grow by quarters. A smaller one would be copied for a few bytes, a larger one four times as
-/// often as if it doubled.
-const FINE_FROM: usize = 64;
+/// often as if it doubled. The first is more than twice the size before it: each size that most tables pass through leaves holes
+/// in the allocator's pages, and there most of them stay.
+const FINE_FROM: usize = 80;
 const FINE_TO: usize = 512;
+/// Up to here tables double.
+const COARSE_TO: usize = 32;
 /// Blocks that a shard remembers. The next block of a tip makes the others worthless, so more are found on test chains only,
 /// and there a block that is reported again does no harm.
 pub const SOLVED_MAX: usize = 64;
@@ -231,13 +234,18 @@ fn slots_for(len: usize) -> usize {
     }
     let least = (len * 8).div_ceil(7);
     let doubled = least.next_power_of_two().max(SLOTS_MIN);
-    if (FINE_FROM + 1..=FINE_TO).contains(&doubled) { least.next_multiple_of(doubled / 8) } else { doubled }
+    match doubled {
+        ..=COARSE_TO => doubled,
+        ..=FINE_TO => least.next_multiple_of(doubled / 8).max(FINE_FROM),
+        _ => doubled,
+    }
 }
 
 /// The size after `slots`.
 const fn larger(slots: usize) -> usize {
     match slots {
         0 => SLOTS_MIN,
+        COARSE_TO..FINE_FROM => FINE_FROM,
         FINE_FROM..FINE_TO => slots + (1 << slots.ilog2()) / 4,
         _ => slots * 2,
     }
@@ -325,8 +333,8 @@ mod tests {
             assert!(len * 8 <= slots * 7, "{slots} slots for {len} shares");
         }
         assert_eq!(
-            [56, 57, 70, 71, 84, 98, 112, 448, 449].map(slots_for),
-            [64, 80, 80, 96, 96, 112, 128, 512, 1_024]
+            [28, 29, 57, 70, 71, 84, 98, 112, 448, 449].map(slots_for),
+            [32, 80, 80, 80, 96, 96, 112, 128, 512, 1_024]
         );
     }
 
