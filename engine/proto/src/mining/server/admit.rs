@@ -122,7 +122,7 @@ impl Server {
             return Err(ShareError::InvalidChannelId);
         };
         let told = self.fan_out.told(id, connection);
-        let (channel, warm) = self.channels.for_share(slot).ok_or(ShareError::InvalidChannelId)?;
+        let channel = self.channels.get_mut(slot).ok_or(ShareError::InvalidChannelId)?;
         if (channel.kind() == Kind::Extended) != share.extranonce.is_some() {
             return Err(ShareError::InvalidChannelId);
         }
@@ -147,15 +147,12 @@ impl Server {
             return Err(ShareError::BadExtranonceSize);
         }
 
-        let (prefix, prefix_is_present) = channel.prefix_for(job.announced);
-        let root = warm.filter(|_| prefix_is_present).and_then(|warm| warm.root(job.source.number));
+        let prefix = channel.prefix_for(job.announced);
         let mut extranonce = [0; EXTRANONCE_LEN_MAX];
         extranonce[..PREFIX_LEN].copy_from_slice(&prefix);
         extranonce[PREFIX_LEN..][..rolled.len()].copy_from_slice(rolled);
         let (prev_hash, nbits) = (&tip.prev_hash.prev_hash, tip.prev_hash.nbits);
-        let has_root = root.is_some();
-        let header =
-            header(share.version, prev_hash, root.unwrap_or(&[0; 32]), share.ntime, nbits, share.nonce);
+        let header = header(share.version, prev_hash, share.ntime, nbits, share.nonce);
         let worker = (self.batch.workers.len() as u32, share.worker.len() as u8);
         if channel.account == NONE {
             channel.account = self.batch.open_account(slot);
@@ -170,7 +167,7 @@ impl Server {
             tip: tip.clone(),
             extranonce,
             size: (PREFIX_LEN + rolled.len()) as u8,
-            has_root,
+            has_root: false,
             worker,
         });
         Ok(())

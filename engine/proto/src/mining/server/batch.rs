@@ -73,6 +73,12 @@ impl Batch {
         &self.workers[start as usize..][..usize::from(len)]
     }
 
+    /// Puts a merkle root that is known already into the header of a ticket.
+    pub(super) fn set_root(&mut self, index: usize, root: &[u8; 32]) {
+        self.tickets[index].has_root = true;
+        self.headers[index][ROOT_AT..ROOT_AT + 32].copy_from_slice(root);
+    }
+
     /// The line of a channel that has none yet.
     pub(super) fn open_account(&mut self, channel: u32) -> u32 {
         self.accounts.push(Account { channel, accepted: 0, last_sequence_number: 0, difficulty: 0.0 });
@@ -118,19 +124,11 @@ impl Batch {
     }
 }
 
-/// A header; without a merkle root, if that is to be computed.
-pub(super) fn header(
-    version: u32,
-    prev_hash: &[u8; 32],
-    root: &[u8; 32],
-    ntime: u32,
-    nbits: u32,
-    nonce: u32,
-) -> HeaderBytes {
+/// A header without its merkle root.
+pub(super) fn header(version: u32, prev_hash: &[u8; 32], ntime: u32, nbits: u32, nonce: u32) -> HeaderBytes {
     let mut header = [0; 80];
     header[..4].copy_from_slice(&version.to_le_bytes());
     header[4..ROOT_AT].copy_from_slice(prev_hash);
-    header[ROOT_AT..68].copy_from_slice(root);
     header[68..72].copy_from_slice(&ntime.to_le_bytes());
     header[72..76].copy_from_slice(&nbits.to_le_bytes());
     header[76..].copy_from_slice(&nonce.to_le_bytes());

@@ -161,12 +161,10 @@ impl Channel {
         }
     }
 
-    /// The prefix of a job that was announced at `announced`, and whether it is the present one.
-    pub(super) fn prefix_for(&self, announced: Position) -> (Prefix, bool) {
-        match self.replaced.as_ref().and_then(|replaced| replaced.prefixes.at(announced)) {
-            Some(prefix) => (*prefix, false),
-            None => (self.prefix, true),
-        }
+    /// The prefix of a job that was announced at `announced`.
+    pub(super) fn prefix_for(&self, announced: Position) -> Prefix {
+        let replaced = self.replaced.as_ref().and_then(|replaced| replaced.prefixes.at(announced));
+        replaced.copied().unwrap_or(self.prefix)
     }
 
     /// A SetTarget was sent at `head`; `activations` are those of the valid jobs.
@@ -357,11 +355,15 @@ impl Channels {
         self.hot.get_mut(slot)
     }
 
-    /// A channel and its warm part, if it has one.
-    pub(super) fn for_share(&mut self, slot: u32) -> Option<(&mut Channel, Option<&Warm>)> {
-        let channel = self.hot.get_mut(slot)?;
-        let warm = self.warm.get(channel.warm);
-        Some((channel, warm))
+    /// The merkle root of a source's jobs that a standard channel keeps, if `prefix` is its present one.
+    pub(super) fn kept_root(&self, slot: u32, source: u32, prefix: &[u8]) -> Option<&[u8; 32]> {
+        let channel = self.hot.get(slot).filter(|channel| channel.prefix == prefix)?;
+        self.warm.get(channel.warm)?.root(source)
+    }
+
+    /// How many channels have a warm part.
+    pub(super) const fn warm_len(&self) -> u32 {
+        self.warm.len()
     }
 
     pub(super) fn warm(&self, channel: &Channel) -> Option<&Warm> {

@@ -29,6 +29,9 @@ const JUDGED_TOGETHER: usize = 32;
 /// Slots of all tables of shares up to which they are in a near cache anyway: half a megabyte.
 const TABLES_NEAR: usize = 1 << 16;
 
+/// Channels with a warm part up to which these and what stands beside them are in a near cache.
+const CHANNELS_NEAR: u32 = 4_096;
+
 /// Judges a share by its digest.
 fn verdict(
     channels: &mut Channels,
@@ -80,6 +83,7 @@ impl Server {
             return;
         }
         let mut batch = core::mem::take(&mut self.batch);
+        self.find_roots(&mut batch);
         batch.hash(hashes, |ticket, root| self.learn_root(ticket, root));
         for first in (0..batch.tickets.len()).step_by(JUDGED_TOGETHER) {
             let group = first..batch.tickets.len().min(first + JUDGED_TOGETHER);
@@ -95,15 +99,44 @@ impl Server {
         }
         // After every answer: a retarget may have to deliver jobs first.
         if self.config.vardiff.adjust {
-            for account in &batch.accounts {
-                let due = |channel: &&Channel| channel.vardiff.next_check(&self.config.vardiff) <= now;
-                if self.channels.get(account.channel).filter(due).is_some() {
-                    self.retarget(account.channel, now, hashes, out);
+            for group in batch.accounts.chunks(JUDGED_TOGETHER) {
+                if self.channels.warm_len() > CHANNELS_NEAR {
+                    let links = group.iter().map(|account| self.channel_timers.neighbours(account.channel));
+                    black_box(links.fold(0, BitXor::bitxor));
+                }
+                for account in group {
+                    let due = |channel: &&Channel| channel.vardiff.next_check(&self.config.vardiff) <= now;
+                    if self.channels.get(account.channel).filter(due).is_some() {
+                        self.retarget(account.channel, now, hashes, out);
+                    }
                 }
             }
         }
         batch.clear();
         self.batch = batch;
+    }
+
+    /// Gives headers the merkle roots that standard channels keep. Where many channels have something to keep, a group's are read
+    /// first: see [`look_ahead`](Self::look_ahead).
+    fn find_roots(&self, batch: &mut Batch) {
+        for first in (0..batch.tickets.len()).step_by(JUDGED_TOGETHER) {
+            let group = first..batch.tickets.len().min(first + JUDGED_TOGETHER);
+            if self.channels.warm_len() > CHANNELS_NEAR {
+                let tickets = &batch.tickets[group.clone()];
+                let tables = tickets.iter().map(|ticket| self.channels.share_table_len(ticket.channel));
+                black_box(tables.fold(0, BitXor::bitxor));
+            }
+            for index in group {
+                let ticket = &batch.tickets[index];
+                // Only standard channels have prefixes that are the whole extranonce.
+                let prefix = Some(ticket.extranonce()).filter(|prefix| prefix.len() == PREFIX_LEN);
+                let root = prefix
+                    .and_then(|prefix| self.channels.kept_root(ticket.channel, ticket.source.number, prefix));
+                if let Some(root) = root {
+                    batch.set_root(index, root);
+                }
+            }
+        }
     }
 
     /// Reads what the verdicts of a group of shares will read first: the channels, then the places in their tables. Each share goes to

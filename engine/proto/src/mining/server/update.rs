@@ -73,16 +73,18 @@ impl Server {
         hashes: &impl BatchHash,
         out: &mut ServerOutbox,
     ) {
-        let Some(max_target) = self.channels.cold(slot).map(|cold| cold.max_target) else { return };
         let Some(channel) = self.channels.get_mut(slot).filter(|channel| channel.open) else { return };
         if channel.in_force_since.moment().is_none() {
             channel.in_force_since = Since::new(self.work.active_after(channel.target_after));
         }
         let (present, since) = (channel.target.target(), channel.in_force_since.moment());
         let wanted = channel.vardiff.poll(&self.config.vardiff, &present, since, now);
-        let connection = channel.connection;
-        let target = wanted.map(|target| ShortTarget::rounded_down(&target).min(max_target));
-        let target = target.filter(|new| *new != channel.target);
+        let (connection, present) = (channel.connection, channel.target);
+        // The cold part is another place in memory, and most looks change nothing.
+        let target = wanted.and_then(|target| {
+            Some(ShortTarget::rounded_down(&target).min(self.channels.cold(slot)?.max_target))
+        });
+        let target = target.filter(|new| *new != present);
         if let (Some(target), Some(id)) = (target, self.connection_at(connection)) {
             self.counters.retargets += 1;
             self.send_target(id, slot, target, hashes, out);

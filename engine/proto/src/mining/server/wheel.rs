@@ -67,6 +67,12 @@ impl Wheel {
         self.occupied[bucket / 64] |= 1 << (bucket % 64);
     }
 
+    /// Reads what moving the deadline of `slot` reads. It says nothing: whoever asks wants it in the cache.
+    pub(super) fn neighbours(&self, slot: u32) -> u32 {
+        let bucket = |slot: u32| self.links.get(slot as usize).map_or(IDLE, |link| link.bucket);
+        self.links.get(slot as usize).map_or(IDLE, |link| bucket(link.previous) ^ bucket(link.next))
+    }
+
     /// Drops the deadline of `slot`, if it has one.
     pub(super) fn cancel(&mut self, slot: u32) {
         let Some(&Link { previous, next, bucket }) = self.links.get(slot as usize) else { return };
