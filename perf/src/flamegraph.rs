@@ -30,6 +30,8 @@ const STACK_BYTES: u32 = 16_384;
 const SETTLE: Duration = Duration::from_secs(4);
 /// How long is sampled.
 const SAMPLED_S: u32 = 6;
+/// How long is sampled, from the load generator's start, where a load is about joining.
+const JOINING_S: u32 = 2;
 /// Functions in the table.
 const TABLE_LEN: usize = 30;
 
@@ -59,18 +61,20 @@ pub(crate) fn profile(
     let samples = directory.path().join("perf.samples");
     let served = stand.serve(load, pool, &stand.pool_cpus)?;
     let mut loading = stand.load(load, &served)?;
-    std::thread::sleep(SETTLE);
+    let (settle, sampled_s) =
+        if load.is_about_joining() { (Duration::ZERO, JOINING_S) } else { (SETTLE, SAMPLED_S) };
+    std::thread::sleep(settle);
     if !loading.is_running()? {
         loading.finish()?;
         return Err(Failure::Drawing(format!("load {} was over before it could be sampled", load.name)));
     }
-    say(&format!("sampling {} under load {} for {SAMPLED_S} s", pool.title(), load.name));
+    say(&format!("sampling {} under load {} for {sampled_s} s", pool.title(), load.name));
     let mut record = Command::new("perf");
     record
         .args(["record", "--quiet", "--event", "cpu-clock", "--call-graph"])
         .arg(format!("dwarf,{STACK_BYTES}"));
     record.arg("--freq").arg(frequency.to_string()).arg("--pid").arg(served.pool.id().to_string());
-    record.arg("--output").arg(&samples).args(["--", "sleep"]).arg(SAMPLED_S.to_string());
+    record.arg("--output").arg(&samples).args(["--", "sleep"]).arg(sampled_s.to_string());
     let failed = |error| Failure::Program { name: "perf".to_owned(), error };
     record.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let sampling = record.spawn().map_err(failed)?;

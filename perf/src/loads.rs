@@ -266,6 +266,11 @@ pub(crate) const LOADS: &[Load] = &[
 ];
 
 impl Load {
+    /// Whether it asks what joining costs, and nothing of what comes after.
+    pub(crate) fn is_about_joining(&self) -> bool {
+        matches!(self.figures, [CpuMsPerJoin | CpuUsPerOpen, ..])
+    }
+
     /// The load of this name.
     pub(crate) fn find(name: &str) -> Result<&'static Self, Failure> {
         LOADS.iter().find(|load| load.name == name).ok_or_else(|| unknown(name, LOADS.iter()))
@@ -341,6 +346,12 @@ mod tests {
         assert_eq!(Load::find("a").unwrap().number("channels_per_connection"), 1);
         assert_eq!(Load::find("a").unwrap().duration_max(), Duration::from_secs(60 + 2 + 10 + 5));
         assert_eq!(Load::find("j").unwrap().duration_max(), Duration::from_secs(600 + 10 + 60 + 10));
+    }
+
+    #[test]
+    fn some_loads_are_about_joining() {
+        let joining = LOADS.iter().filter(|load| load.is_about_joining()).map(|load| load.name);
+        assert_eq!(joining.collect::<Vec<_>>(), ["g", "g10000", "i", "i1m"]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ Both pools get the same work from the same `adit tp` (a source without a node, 4
 the same `adit-loadgen`, and the same CPUs; each run starts all three anew. Figures are medians of the rounds, and the pools
 take turns. CPU time is the pool's whole process (`schedstat`), with what the kernel does in its name. Absolute
 figures drift with the machine, ratios within a record hold. Both pools acknowledge a channel's shares by tens, under load D
-each of them.
+each of them; in the second table Adit acknowledges each.
 ";
 
 /// Writes page and plots below `directory`.
