@@ -26,8 +26,11 @@ use crate::stand::Stand;
 
 /// Bytes of stack that a sample keeps: the pool's deepest stacks are below half of it.
 const STACK_BYTES: u32 = 16_384;
-/// After the load generator's start, until the measured window has surely begun.
+/// After the load generator's start, until the measured window has surely begun; with the time that joining takes on a slow CPU,
+/// by connections and by channels.
 const SETTLE: Duration = Duration::from_secs(4);
+const CONNECTIONS_PER_S: f64 = 3_000.0;
+const CHANNELS_PER_S: f64 = 60_000.0;
 /// How long is sampled.
 const SAMPLED_S: u32 = 6;
 /// How long is sampled, from the load generator's start, where a load is about joining.
@@ -62,7 +65,7 @@ pub(crate) fn profile(
     let served = stand.serve(load, pool, &stand.pool_cpus)?;
     let mut loading = stand.load(load, &served)?;
     let (settle, sampled_s) =
-        if load.is_about_joining() { (Duration::ZERO, JOINING_S) } else { (SETTLE, SAMPLED_S) };
+        if load.is_about_joining() { (Duration::ZERO, JOINING_S) } else { (settling(load), SAMPLED_S) };
     std::thread::sleep(settle);
     if !loading.is_running()? {
         loading.finish()?;
@@ -91,6 +94,14 @@ pub(crate) fn profile(
     let title = format!("{} under load {} (perf, cpu-clock)", pool.title(), load.title);
     // perf weighs a sample by the time since the one before.
     draw(&folded, &title, "ns", out)
+}
+
+/// How long a load takes until it is at what it measures.
+fn settling(load: &Load) -> Duration {
+    let connections = load.number("connections");
+    let channels = connections * load.number("channels_per_connection");
+    let seconds = connections as f64 / CONNECTIONS_PER_S + channels as f64 / CHANNELS_PER_S;
+    SETTLE + Duration::from_secs_f64(seconds)
 }
 
 /// Samples as folded stacks, a line each with its count.
