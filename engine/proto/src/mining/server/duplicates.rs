@@ -234,11 +234,8 @@ fn slots_for(len: usize) -> usize {
     }
     let least = (len * 8).div_ceil(7);
     let doubled = least.next_power_of_two().max(SLOTS_MIN);
-    match doubled {
-        ..=COARSE_TO => doubled,
-        ..=FINE_TO => least.next_multiple_of(doubled / 8).max(FINE_FROM),
-        _ => doubled,
-    }
+    let is_fine = COARSE_TO < doubled && doubled <= FINE_TO;
+    if is_fine { least.next_multiple_of(doubled / 8).max(FINE_FROM) } else { doubled }
 }
 
 /// The size after `slots`.
