@@ -138,20 +138,6 @@ fn arrivals_can_wait_for_a_common_write() {
 }
 
 #[test]
-fn a_thread_that_polls_does_not_sleep() {
-    let pool = easy();
-    // Its own CPU time, in which the pool is here too: a hundred shares a second are next to nothing.
-    let cpu_ns = |busy_poll: bool| {
-        let load = format!("duration_s = 1\nshares.per_minute = 6000\nbusy_poll = {busy_poll}");
-        let report = simulate(&pool, &load);
-        assert!(!report.verdict.fails(true), "{report}");
-        report.generator.cpu_ns_measured
-    };
-    let (sleeping, polling) = (cpu_ns(false), cpu_ns(true));
-    assert!(polling > 150_000_000 && polling > 2 * sleeping, "{polling} ns beside {sleeping} ns");
-}
-
-#[test]
 fn real_hashes_are_reported_like_synthetic_ones() {
     let mut config = pool::config();
     config.vardiff.shares_per_minute = 60.0 * pool::SHARES_PER_SECOND;

@@ -105,6 +105,22 @@ fn no_report(directory: &TempDir) -> String {
 }
 
 #[test]
+fn a_thread_that_polls_does_not_sleep() {
+    let pool = easy();
+    let directory = TempDir::new().unwrap();
+    // Sixty shares a second are next to nothing.
+    let [sleeping, polling] = ["busy_poll=false", "busy_poll=true"].map(|poll| {
+        let report = path(&directory, poll);
+        let load = ["--set", poll, "--set", "shares.per_minute=3600", "--report", &report, "--strict"];
+        let (code, stdout, stderr) = simulate(&pool.url, &load);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        read(Path::new(&report)).generator.cpu_ns_measured
+    });
+    // On a busy machine it gets less than a CPU.
+    assert!(polling > 200_000_000 && polling > 3 * sleeping, "{polling} ns beside {sleeping} ns");
+}
+
+#[test]
 fn mistakes_are_refused_before_anything_starts() {
     let pool = easy();
     for (args, expected) in [
