@@ -4,6 +4,9 @@ mod common;
 
 use std::cell::RefCell;
 
+use adit_codec::frame::{FrameHeader, HEADER_LEN};
+use adit_codec::message::OpenStandardMiningChannel;
+use adit_codec::{encode_frame, frame_len};
 use adit_hasher::{BatchHash, CoinbaseJob, Digest, HeaderBytes, Portable, Target, merkle_root_from_path};
 use adit_proto::mining::server::{ChannelId, ConnectionId};
 use common::mirror::{Body, Mirror};
@@ -163,4 +166,55 @@ fn who_leaves_is_not_waited_for() {
         messages += mirror.channels.values().filter(|channel| channel.last_job == Some(3)).count();
     }
     assert_eq!(messages, CONNECTIONS + 5);
+}
+
+/// Opens standard channels on a connection, one after the other.
+fn open(world: &mut World, id: ConnectionId, count: u32, hashes: &Counting) {
+    for request_id in 0..count {
+        let message = OpenStandardMiningChannel {
+            request_id,
+            user_identity: b"farm",
+            nominal_hash_rate: 1.0,
+            max_target: &[0xff; 32],
+        };
+        let mut frame = vec![0; frame_len(&message)];
+        encode_frame(&message, &mut frame).expect("it fits");
+        let header = FrameHeader::parse(frame[..HEADER_LEN].try_into().expect("six bytes"));
+        world.server.handle_frame(id, header, &frame[HEADER_LEN..], world.now, hashes, &mut world.out);
+    }
+}
+
+#[test]
+fn channels_that_open_one_after_the_other_have_their_roots_computed_together() {
+    let mut world = World::with_work(config());
+    let hashes = Counting::default();
+    let id = world.connect(0);
+    let mut mirror = Mirror::default();
+    open(&mut world, id, 300, &hashes);
+    // Other channels take prefixes in between.
+    for _ in 0..5 {
+        world.open_extended(id, 4);
+        open(&mut world, id, 3, &hashes);
+    }
+    mirror.read_all(&world.take());
+    let asked = hashes.0.borrow().clone();
+    let opened = 315;
+    assert!(asked.len() <= 14, "{asked:?}");
+    // For nothing are those that extended channels took, and the rest of the last batch.
+    assert!(asked.iter().sum::<usize>() < opened + 5 + 64, "{asked:?}");
+    // The group is told what the roots are made of when the job is repeated.
+    world.advance(31.0);
+    world.timeout();
+    world.fan_out();
+    mirror.read_all(&world.take());
+    let standard: Vec<_> = mirror.channels.values().filter(|channel| !channel.extended).collect();
+    assert_eq!(standard.len(), opened);
+    for channel in standard {
+        let Body::Coinbase { prefix, suffix, path, .. } = &channel.jobs[&2].body else {
+            panic!("a group has extended jobs");
+        };
+        let coinbase = [prefix, channel.jobs[&1].extranonce_prefix.as_slice(), suffix].concat();
+        let root = merkle_root_from_path(&Digest::of(&coinbase).0, path);
+        assert_eq!(channel.jobs[&1].body, Body::Root(root), "channel {}", channel.id);
+    }
 }

@@ -35,6 +35,12 @@ impl Prefixes {
         }
     }
 
+    /// The prefixes that will be handed out next, in their order.
+    pub fn upcoming(&self) -> impl Iterator<Item = Prefix> + use<> {
+        let mut next = self.clone();
+        core::iter::repeat_with(move || next.allocate())
+    }
+
     /// A prefix that was not handed out before.
     pub fn allocate(&mut self) -> Prefix {
         let slot = self.next_slot;
@@ -51,6 +57,7 @@ mod tests {
     fn lays_out_node_shard_and_slot() {
         let mut prefixes =
             Prefixes::new(ExtranonceLayout { node: 0x0102, first_slot: 0x0004_0506_0708 }, ShardId(3));
+        assert_eq!(prefixes.upcoming().nth(1), Some([1, 2, 3, 4, 5, 6, 7, 9]));
         assert_eq!(prefixes.allocate(), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(prefixes.allocate(), [1, 2, 3, 4, 5, 6, 7, 9]);
     }

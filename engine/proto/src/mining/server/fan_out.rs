@@ -306,7 +306,19 @@ impl Server {
         if missing == 0 {
             return;
         }
-        let all = missing + self.prefixes_ahead(id.slot, job, &mut prefixes[missing..]);
+        let is_in_turn = self.fan_out.cursor == id.slot && self.fan_out.remaining > 0;
+        let mut all = missing;
+        if is_in_turn {
+            all += self.prefixes_ahead(id.slot, job, &mut prefixes[missing..]);
+        } else if slots.len() == 1 {
+            // A channel was opened: others may follow.
+            let foreseen = self.fan_out.roots_ahead.foresee(number);
+            for (place, prefix) in prefixes[missing..].iter_mut().zip(self.prefixes.upcoming().take(foreseen))
+            {
+                *place = prefix;
+                all += 1;
+            }
+        }
         let mut computed = [[0; 32]; LANES];
         let coinbase = job.source.coinbase(PREFIX_LEN);
         hashes.merkle_roots(&coinbase.hash, prefixes[..all].as_flattened(), &mut computed[..all]);
@@ -324,9 +336,7 @@ impl Server {
 
     /// Prefixes of channels that this round tells of a job after those of the connection in `slot`, in their order; how many.
     fn prefixes_ahead(&self, slot: u32, job: &Job, prefixes: &mut [Prefix]) -> usize {
-        // A connection that is told out of its turn says nothing of who comes next.
-        let looked_at =
-            if self.fan_out.cursor == slot { self.fan_out.remaining.min(LOOKED_AHEAD) } else { 0 };
+        let looked_at = self.fan_out.remaining.min(LOOKED_AHEAD);
         let slots = self.connections.slots();
         let connections = (1..looked_at)
             .filter_map(|offset| self.connections.get((slot + offset) % slots))

@@ -3,6 +3,9 @@
 //! Devices that require standard jobs mostly have one channel on a connection, and one root takes a hasher as long as many side
 //! by side. So while connections are told of a job, the roots of those that come next are computed with the one that is wanted.
 //!
+//! So do channels that are opened one after the other: their prefixes follow one another. As many roots are computed along as were asked
+//! for singly before, so that no more than twice the work is done for nothing, and that side by side.
+//!
 //! A root follows from a source and a prefix, and by these it is found: whatever becomes of a channel meanwhile, it is given no
 //! wrong one. What nobody asks for goes with the last of its batch.
 //!
@@ -24,6 +27,8 @@ struct Batch {
     roots: Vec<(Prefix, [u8; 32])>,
     /// Where the next is expected.
     next: usize,
+    /// Roots of this source that nothing foresaw.
+    unforeseen: usize,
 }
 
 /// See the module.
@@ -51,16 +56,37 @@ impl RootsAhead {
         Some(root)
     }
 
+    /// A root of a source was asked for singly, and nothing foresaw it. Returns how many of those that may follow are worth computing
+    /// along.
+    pub(super) fn foresee(&mut self, source: u32) -> usize {
+        let batch = self.batch(source);
+        let before = batch.unforeseen;
+        batch.unforeseen = (2 * before + 1).min(BATCH_MAX - 1);
+        before
+    }
+
     /// Replaces what is left of a source's batch, or the oldest.
     pub(super) fn keep<'a>(&mut self, source: u32, roots: impl Iterator<Item = (Prefix, &'a [u8; 32])>) {
+        let batch = self.batch(source);
+        batch.next = 0;
+        batch.roots.clear();
+        batch.roots.extend(roots.take(BATCH_MAX).map(|(prefix, root)| (prefix, *root)));
+    }
+}
+
+impl RootsAhead {
+    /// A source's batch, in the oldest's place if it has none.
+    fn batch(&mut self, source: u32) -> &mut Batch {
         let index = self.batches.iter().position(|batch| batch.source == source).unwrap_or(self.oldest);
         if index == self.oldest {
             self.oldest = (self.oldest + 1) % BATCHES;
         }
         let batch = &mut self.batches[index];
-        (batch.source, batch.next) = (source, 0);
-        batch.roots.clear();
-        batch.roots.extend(roots.take(BATCH_MAX).map(|(prefix, root)| (prefix, *root)));
+        if batch.source != source {
+            (batch.source, batch.next, batch.unforeseen) = (source, 0, 0);
+            batch.roots.clear();
+        }
+        batch
     }
 }
 
@@ -81,6 +107,13 @@ mod tests {
         ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
         assert_eq!((ahead.find(8, &[1; 8]), ahead.find(7, &[9; 8])), (None, None));
         assert_eq!(ahead.find(7, &[1; 8]), Some([101; 32]));
+    }
+
+    #[test]
+    fn as_much_is_foreseen_as_was_asked_for() {
+        let mut ahead = RootsAhead::default();
+        assert_eq!([(); 8].map(|()| ahead.foresee(5)), [0, 1, 3, 7, 15, 31, 63, 63]);
+        assert_eq!([(); 2].map(|()| ahead.foresee(6)), [0, 1], "another source");
     }
 
     #[test]
