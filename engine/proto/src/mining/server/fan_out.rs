@@ -330,7 +330,7 @@ impl Server {
         }
         if all > missing {
             let ahead = prefixes[missing..all].iter().copied().zip(&computed[missing..all]);
-            self.fan_out.roots_ahead.keep(number, ahead);
+            self.fan_out.roots_ahead.keep(number, !is_in_turn, ahead);
         }
     }
 

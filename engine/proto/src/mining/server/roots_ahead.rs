@@ -3,8 +3,8 @@
 //! Devices that require standard jobs mostly have one channel on a connection, and one root takes a hasher as long as many side
 //! by side. So while connections are told of a job, the roots of those that come next are computed with the one that is wanted.
 //!
-//! So do channels that are opened one after the other: their prefixes follow one another. As many roots are computed along as were asked
-//! for singly before, so that no more than twice the work is done for nothing, and that side by side.
+//! So do channels that are opened one after the other: their prefixes follow one another. More are foreseen each time that all
+//! before were asked for, and none after some were not. A round's roots are not given up for that.
 //!
 //! A root follows from a source and a prefix, and by these it is found: whatever becomes of a channel meanwhile, it is given no
 //! wrong one. What nobody asks for goes with the last of its batch.
@@ -27,8 +27,10 @@ struct Batch {
     roots: Vec<(Prefix, [u8; 32])>,
     /// Where the next is expected.
     next: usize,
-    /// Roots of this source that nothing foresaw.
-    unforeseen: usize,
+    /// How many roots the next single one is worth computing along.
+    foreseeable: usize,
+    /// Whether the roots are of channels that are yet to be opened, and not of a round.
+    is_foreseen: bool,
 }
 
 /// See the module.
@@ -60,21 +62,32 @@ impl RootsAhead {
     /// along.
     pub(super) fn foresee(&mut self, source: u32) -> usize {
         let batch = self.batch(source);
-        let before = batch.unforeseen;
-        batch.unforeseen = (2 * before + 1).min(BATCH_MAX - 1);
-        before
+        if batch.roots.is_empty() {
+            let foreseen = batch.foreseeable;
+            batch.foreseeable = (2 * foreseen + 1).min(BATCH_MAX - 1);
+            batch.is_foreseen = true;
+            return foreseen;
+        }
+        if batch.is_foreseen {
+            batch.roots.clear();
+            (batch.next, batch.foreseeable) = (0, 0);
+        }
+        0
     }
 
-    /// Replaces what is left of a source's batch, or the oldest.
-    pub(super) fn keep<'a>(&mut self, source: u32, roots: impl Iterator<Item = (Prefix, &'a [u8; 32])>) {
+    /// Replaces what is left of a source's batch, or the oldest, by roots of a round or of what was foreseen last.
+    pub(super) fn keep<'a>(
+        &mut self,
+        source: u32,
+        is_foreseen: bool,
+        roots: impl Iterator<Item = (Prefix, &'a [u8; 32])>,
+    ) {
         let batch = self.batch(source);
-        batch.next = 0;
+        (batch.next, batch.is_foreseen) = (0, is_foreseen);
         batch.roots.clear();
         batch.roots.extend(roots.take(BATCH_MAX).map(|(prefix, root)| (prefix, *root)));
     }
-}
 
-impl RootsAhead {
     /// A source's batch, in the oldest's place if it has none.
     fn batch(&mut self, source: u32) -> &mut Batch {
         let index = self.batches.iter().position(|batch| batch.source == source).unwrap_or(self.oldest);
@@ -83,7 +96,7 @@ impl RootsAhead {
         }
         let batch = &mut self.batches[index];
         if batch.source != source {
-            (batch.source, batch.next, batch.unforeseen) = (source, 0, 0);
+            (batch.source, batch.next, batch.foreseeable) = (source, 0, 0);
             batch.roots.clear();
         }
         batch
@@ -99,18 +112,32 @@ mod tests {
         let mut ahead = RootsAhead::default();
         assert_eq!(ahead.find(0, &[0; 8]), None);
         let roots: Vec<(Prefix, [u8; 32])> = (0..5).map(|i| ([i; 8], [i + 100; 32])).collect();
-        ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
+        ahead.keep(7, false, roots.iter().map(|(prefix, root)| (*prefix, root)));
         for i in [0, 1, 3, 2, 0, 4] {
             assert_eq!(ahead.find(7, &[i; 8]), Some([i + 100; 32]), "{i}");
         }
         assert_eq!(ahead.find(7, &[3; 8]), None, "the last was taken");
-        ahead.keep(7, roots.iter().map(|(prefix, root)| (*prefix, root)));
+        ahead.keep(7, false, roots.iter().map(|(prefix, root)| (*prefix, root)));
         assert_eq!((ahead.find(8, &[1; 8]), ahead.find(7, &[9; 8])), (None, None));
         assert_eq!(ahead.find(7, &[1; 8]), Some([101; 32]));
     }
 
     #[test]
-    fn as_much_is_foreseen_as_was_asked_for() {
+    fn what_was_not_asked_for_ends_foreseeing() {
+        let mut ahead = RootsAhead::default();
+        let keep = |ahead: &mut RootsAhead, is_foreseen| {
+            ahead.keep(5, is_foreseen, [([1; 8], &[1; 32]), ([2; 8], &[2; 32])].into_iter());
+        };
+        assert_eq!([(); 3].map(|()| ahead.foresee(5)), [0, 1, 3]);
+        keep(&mut ahead, true);
+        assert_eq!([(); 3].map(|()| ahead.foresee(5)), [0, 0, 1], "anew, since two were not asked for");
+        keep(&mut ahead, false);
+        assert_eq!((ahead.foresee(5), ahead.foresee(5)), (0, 0));
+        assert_eq!(ahead.find(5, &[2; 8]), Some([2; 32]), "the round still has its roots");
+    }
+
+    #[test]
+    fn more_is_foreseen_each_time() {
         let mut ahead = RootsAhead::default();
         assert_eq!([(); 8].map(|()| ahead.foresee(5)), [0, 1, 3, 7, 15, 31, 63, 63]);
         assert_eq!([(); 2].map(|()| ahead.foresee(6)), [0, 1], "another source");
@@ -120,7 +147,7 @@ mod tests {
     fn the_last_sources_are_kept() {
         let mut ahead = RootsAhead::default();
         let keep = |ahead: &mut RootsAhead, source: u32| {
-            ahead.keep(source, [([0; 8], &[source as u8; 32]), ([1; 8], &[0; 32])].into_iter());
+            ahead.keep(source, false, [([0; 8], &[source as u8; 32]), ([1; 8], &[0; 32])].into_iter());
         };
         let known = |ahead: &mut RootsAhead| [1, 2, 3].map(|source| ahead.find(source, &[0; 8]).is_some());
         keep(&mut ahead, 1);
@@ -132,7 +159,7 @@ mod tests {
         keep(&mut ahead, 2);
         keep(&mut ahead, 1);
         assert_eq!(known(&mut ahead), [true, true, false]);
-        ahead.keep(2, core::iter::empty());
+        ahead.keep(2, false, core::iter::empty());
         assert_eq!(ahead.find(2, &[0; 8]), None);
     }
 }
