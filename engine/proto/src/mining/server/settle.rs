@@ -122,9 +122,7 @@ impl Server {
         for first in (0..batch.tickets.len()).step_by(JUDGED_TOGETHER) {
             let group = first..batch.tickets.len().min(first + JUDGED_TOGETHER);
             if self.channels.warm_len() > CHANNELS_NEAR {
-                let tickets = &batch.tickets[group.clone()];
-                let tables = tickets.iter().map(|ticket| self.channels.share_table_len(ticket.channel));
-                black_box(tables.fold(0, BitXor::bitxor));
+                self.read_channels(&batch.tickets[group.clone()]);
             }
             for index in group {
                 let ticket = &batch.tickets[index];
@@ -144,11 +142,16 @@ impl Server {
     /// in a row, the places do not depend on one another, and the processor fetches them side by side.
     fn look_ahead(&self, batch: &Batch, group: Range<usize>) {
         let (tickets, digests) = (&batch.tickets[group.clone()], &batch.digests[group]);
-        let tables = tickets.iter().map(|ticket| self.channels.share_table_len(ticket.channel));
-        black_box(tables.fold(0, BitXor::bitxor));
+        self.read_channels(tickets);
         let shares = tickets.iter().zip(digests);
         let places = shares.map(|(ticket, digest)| self.channels.share_place(ticket.channel, digest));
         black_box(places.fold(0, BitXor::bitxor));
+    }
+
+    /// Reads the channels of a group of shares, and their warm parts.
+    fn read_channels(&self, tickets: &[Ticket]) {
+        let tables = tickets.iter().map(|ticket| self.channels.share_table_len(ticket.channel));
+        black_box(tables.fold(0, BitXor::bitxor));
     }
 
     /// Keeps the merkle root of a standard channel's job: its next shares need but one hash each.
