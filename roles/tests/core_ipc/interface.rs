@@ -335,8 +335,8 @@ fn a_template_follows_fees_that_rise_enough_and_others_are_freed() {
     assert!(pool.active.as_ref().unwrap().future_template);
     // What was announced for the tip is held, what was only looked at is not; one may be on its way.
     let held = pool.templates.len();
+    wait_until("the node is asked on", || fake.state().templates_made > held + 3);
     wait_until("templates are freed", || fake.state().templates_alive <= held + 1);
-    assert!(fake.state().templates_made > held + 3);
     pool.source.unwant(ClassId(7));
     wait_until("nothing more is made", || fake.state().templates_alive <= held);
     assert_eq!(fake.state().collisions, 0);
