@@ -2,6 +2,8 @@
 #![cfg(feature = "noise")]
 #![allow(clippy::unwrap_used, reason = "a test may panic, also outside its #[test] function")]
 
+use std::collections::VecDeque;
+
 use adit_codec::{
     frame::FrameHeader,
     keys::{AuthoritySecretKey, StaticKeyPair},
@@ -44,12 +46,25 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 
 type Frames = Vec<(FrameHeader, Vec<u8>)>;
 
-/// The frames that came out, and the error at which it stopped; opened ahead of their turn, or one by one.
+/// How a receiver takes frames.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Taking {
+    /// Opened one by one.
+    Single,
+    /// Opened ahead of their turn, as many as the kernel takes.
+    Ahead,
+    /// Opened further ahead, and looked at before they are taken.
+    Shown,
+}
+
+const TAKING: [Taking; 3] = [Taking::Single, Taking::Ahead, Taking::Shown];
+
+/// The frames that came out, and the error at which it stopped.
 fn receive(
     deframer: &mut SecureDeframer,
     stream: &mut [u8],
     cuts: &[usize],
-    ahead: bool,
+    taking: Taking,
 ) -> (Frames, Option<DeframeError>) {
     let mut received = Frames::new();
     let mut spares = SpareBuffers::new(1);
@@ -58,11 +73,21 @@ fn receive(
     while !rest.is_empty() {
         let (mut piece, after) = rest.split_at_mut(rest.len().min(*cuts.next().unwrap()));
         rest = after;
-        let error = if ahead {
+        let error = if taking != Taking::Single {
             let mut frames = deframer.frames(piece);
+            let mut shown = VecDeque::new();
             loop {
+                if taking == Taking::Shown {
+                    let opened = frames.open_ahead(&mut spares);
+                    shown.extend(opened.map(|(header, payload)| (header, payload.to_vec())));
+                }
                 match frames.next_frame(&mut spares) {
-                    Ok(Some((header, payload))) => received.push((header, payload.to_vec())),
+                    Ok(Some((header, payload))) => {
+                        if let Some(shown) = shown.pop_front() {
+                            assert_eq!((header, payload), (shown.0, &shown.1[..]));
+                        }
+                        received.push((header, payload.to_vec()));
+                    }
                     Ok(None) => break None,
                     Err(error) => break Some(error),
                 }
@@ -113,6 +138,9 @@ fn frames_dropped_early_end_the_stream() {
             let mut deframer = SecureDeframer::new(other.opener, 100);
             let mut spares = SpareBuffers::new(0);
             let mut frames = deframer.frames(&mut stream);
+            // With lanes all 20 are open then, of which none must get lost either.
+            let shown = frames.open_ahead(&mut spares).count();
+            assert!(shown == 0 || shown >= 16, "{shown} of 20 frames were opened ahead");
             for (header, payload) in &sent[..taken] {
                 assert_eq!(frames.next_frame(&mut spares), Ok(Some((*header, &payload[..]))));
             }
@@ -132,13 +160,13 @@ fn frames_dropped_early_end_the_stream() {
 #[test]
 fn a_limit_holds_for_frames_opened_ahead() {
     for aead in AeadBackend::ALL.into_iter().filter_map(Aead::forced) {
-        for long_at in 0..12 {
+        for (long_at, taking) in (0..12).flat_map(|at| TAKING.map(|taking| (at, taking))) {
             let (mut one, other) = pair(aead, aead);
             let mut lens = [24; 12];
             lens[long_at] = 31;
             let (sent, mut stream) = sealed_stream(&mut one, &lens);
             let mut deframer = SecureDeframer::new(other.opener, 30);
-            let (received, error) = receive(&mut deframer, &mut stream, &[10_000], true);
+            let (received, error) = receive(&mut deframer, &mut stream, &[10_000], taking);
             assert_eq!(received, sent[..long_at]);
             let header = sent[long_at].0;
             assert_eq!(error, Some(DeframeError::PayloadTooLong { header, payload_len_max: 30 }));
@@ -156,12 +184,12 @@ proptest! {
         cuts in cuts(),
         sealing in aead(),
         opening in aead(),
-        ahead in any::<bool>(),
+        taking in select(&TAKING[..]),
     ) {
         let (mut one, other) = pair(sealing, opening);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
         let mut deframer = SecureDeframer::new(other.opener, 200_000);
-        let (received, error) = receive(&mut deframer, &mut stream, &cuts, ahead);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts, taking);
         prop_assert_eq!(error, None);
         prop_assert!(received == frames);
         prop_assert_eq!(deframer.buffered_len(), 0);
@@ -175,7 +203,7 @@ proptest! {
         position in any::<Index>(),
         bit in 0..8_u32,
         aead in aead(),
-        ahead in any::<bool>(),
+        taking in select(&TAKING[..]),
     ) {
         let (mut one, other) = pair(aead, aead);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
@@ -188,7 +216,7 @@ proptest! {
             whole += 1;
         }
         let mut deframer = SecureDeframer::new(other.opener, 200_000);
-        let (received, error) = receive(&mut deframer, &mut stream, &cuts, ahead);
+        let (received, error) = receive(&mut deframer, &mut stream, &cuts, taking);
         prop_assert_eq!(error, Some(DeframeError::Open(OpenError::Tag)));
         prop_assert!(received == frames[..whole]);
     }

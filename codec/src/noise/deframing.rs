@@ -22,6 +22,9 @@ use crate::frame::FrameHeader;
 /// The largest buffer that [`SpareBuffers`] keeps, in bytes.
 pub const SPARE_CAPACITY_MAX: usize = 16 * 1024;
 
+/// Frames from which on [`Frames::open_ahead`] opens no more: a few runs.
+const AHEAD_MAX: usize = 32;
+
 /// A new buffer's least capacity, once a header is known: it then serves frames of usual sizes without growing.
 const CAPACITY_MIN: usize = 1024;
 
@@ -252,13 +255,45 @@ impl Frames<'_, '_> {
             return self.deframer.next_frame_with(&mut self.input, spares);
         }
         self.ahead -= 1;
-        let (header, rest) = mem::take(&mut self.input).split_at_mut(SEALED_HEADER_LEN);
-        let header = FrameHeader::parse(header.first_chunk().expect("22 bytes begin with 6"));
-        let payload_len = header.payload_len as usize;
-        let (payload, rest) = rest.split_at_mut(sealed_payload_len(payload_len));
+        let (header, len) = opened_frame(self.input);
+        let (frame, rest) = mem::take(&mut self.input).split_at_mut(len);
         self.input = rest;
-        Ok(Some((header, &payload[..payload_len])))
+        Ok(Some((header, &frame[SEALED_HEADER_LEN..][..header.payload_len as usize])))
     }
+
+    /// Opens some dozens of frames ahead of their turn, as far as that is worth it and none is open yet, and shows those that
+    /// it has opened: what [`Self::next_frame`] hands out next. Who handles frames can fetch what they need side by side.
+    pub fn open_ahead(
+        &mut self,
+        spares: &mut SpareBuffers,
+    ) -> impl Iterator<Item = (FrameHeader, &[u8])> + use<'_> {
+        let mut opened_len = 0;
+        let mut run = if self.ahead == 0 { self.deframer.open_run(self.input, spares) } else { 0 };
+        while run > 0 {
+            self.ahead += run;
+            opened_len += (0..run).fold(0, |len, _| len + opened_frame(&self.input[opened_len + len..]).1);
+            run = match self.ahead {
+                AHEAD_MAX.. => 0,
+                _ => self.deframer.open_run(&mut self.input[opened_len..], spares),
+            };
+        }
+        let mut opened = &self.input[..opened_len];
+        core::iter::from_fn(move || {
+            if opened.is_empty() {
+                return None;
+            }
+            let (header, len) = opened_frame(opened);
+            let (frame, rest) = opened.split_at(len);
+            opened = rest;
+            Some((header, &frame[SEALED_HEADER_LEN..][..header.payload_len as usize]))
+        })
+    }
+}
+
+/// The header of an open frame that lies where it was sealed, and how many bytes it takes there.
+fn opened_frame(bytes: &[u8]) -> (FrameHeader, usize) {
+    let header = FrameHeader::parse(bytes.first_chunk().expect("an open frame begins with its header"));
+    (header, SEALED_HEADER_LEN + sealed_payload_len(header.payload_len as usize))
 }
 
 impl Drop for Frames<'_, '_> {

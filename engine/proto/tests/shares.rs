@@ -4,6 +4,7 @@ mod common;
 
 use std::time::Duration;
 
+use adit_codec::frame::FrameHeader;
 use adit_codec::message::{
     CloseChannel, RequestExtensions, SubmitSharesExtended, SubmitSharesStandard, UpdateChannel,
 };
@@ -185,6 +186,52 @@ fn shares_of_the_wrong_channel_are_refused() {
     world.send(id, &SubmitSharesExtended { channel_id: 64, extranonce: &[], ..other });
     assert_eq!(outcome(&mut world, &mut mirror), code(ShareError::InvalidChannelId));
     assert_eq!(world.server.counters().shares_rejected[ShareError::InvalidChannelId as usize], 4);
+}
+
+/// Among so many channels that shares are looked at before they are handled: whatever is shown, only what is handled counts.
+#[test]
+fn what_is_only_looked_at_changes_nothing() {
+    const CHANNELS: u32 = 5_000;
+    let mut config = config();
+    config.limits.channels_per_connection_max = CHANNELS;
+    let mut world = World::with_work(config);
+    let (id, gone) = (world.connect(0), world.connect(0));
+    let mut mirror = Mirror::default();
+    (0..CHANNELS).for_each(|_| world.open_standard(id));
+    world.send(id, &CloseChannel { channel_id: 64 + 10, reason_code: b"" });
+    world.server.handle_disconnect(gone, &mut world.out);
+    mirror.read_all(&world.take());
+    let job = mirror.channels[&64].last_job.expect("work");
+
+    let header = |msg_type, payload_len: usize| FrameHeader {
+        extension_type: 0,
+        channel_msg: true,
+        msg_type,
+        payload_len: payload_len as u32,
+    };
+    // Channels that are open, closed and never were, of shares that are whole and cut short, and of all other messages.
+    let payloads: Vec<Vec<u8>> = [64, 64 + 10, 64 + CHANNELS - 1, 64 + CHANNELS, 0, u32::MAX]
+        .into_iter()
+        .flat_map(|channel| {
+            (0..=24).map(move |len| [&channel.to_le_bytes()[..], &[0; 20]].concat()[..len].to_vec())
+        })
+        .collect();
+    let frames = (0..=u8::MAX).flat_map(|msg_type| {
+        payloads.iter().map(move |payload| (header(msg_type, payload.len()), &payload[..]))
+    });
+    world.server.read_ahead(id, frames.clone());
+    world.server.read_ahead(gone, frames);
+    assert_eq!((world.server.pending_shares(), world.take().len()), (0, 0));
+
+    let shares: Vec<_> = (0..100)
+        .map(|number| mirror.channels[&(64 + 11 + 40 * number)].standard(job, number, number))
+        .collect();
+    for share in &shares {
+        world.send(id, share);
+    }
+    world.settle();
+    mirror.read_all(&world.take());
+    assert_eq!((mirror.successes.len(), mirror.errors.len()), (100, 0));
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl<H: BatchHash + Clone + Send + 'static> Service for Mining<H> {
     }
 
     #[inline]
+    fn read_ahead<'a>(&self, id: ConnectionId, frames: impl Iterator<Item = (FrameHeader, &'a [u8])>) {
+        self.server.read_ahead(id, frames);
+    }
+
+    #[inline]
     fn handle_frame(
         &mut self,
         id: ConnectionId,

@@ -77,6 +77,9 @@ pub trait Service: Sized + 'static {
     /// The connection is over; nothing is sent to it any more.
     fn handle_disconnect(&mut self, id: ConnectionId, now: Instant, out: &mut ServiceOutbox<Self>);
 
+    /// These frames are handled next. Nothing is done but reading what that will read, so that it is in a cache.
+    fn read_ahead<'a>(&self, _id: ConnectionId, _frames: impl Iterator<Item = (FrameHeader, &'a [u8])>) {}
+
     /// A plaintext frame came.
     fn handle_frame(
         &mut self,

@@ -350,6 +350,7 @@ impl<S: Service> Core<S> {
         let mut frames = deframer.frames(bytes);
         let mut received = 0;
         let fault = loop {
+            self.service.read_ahead(*id, frames.open_ahead(&mut self.partials));
             match frames.next_frame(&mut self.partials) {
                 Ok(Some((header, payload))) => {
                     received += 1;

@@ -163,6 +163,7 @@ impl World {
     }
 
     pub fn send_raw(&mut self, id: ConnectionId, header: FrameHeader, payload: &[u8]) {
+        self.server.read_ahead(id, [(header, payload)]);
         self.server.handle_frame(id, header, payload, self.now, &self.hashes, &mut self.out);
     }
 

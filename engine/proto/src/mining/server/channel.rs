@@ -351,6 +351,15 @@ impl Channels {
         self.hot.get(slot)
     }
 
+    /// Reads something of each cache line of a channel that a share touches.
+    pub(super) fn touch(&self, slot: u32) -> u64 {
+        self.hot.get(slot).map_or(0, |channel| {
+            u64::from_ne_bytes(channel.prefix)
+                ^ u64::from(channel.account)
+                ^ u64::from(channel.extranonce_size)
+        })
+    }
+
     pub(super) fn get_mut(&mut self, slot: u32) -> Option<&mut Channel> {
         self.hot.get_mut(slot)
     }
