@@ -22,15 +22,12 @@ use crate::failure::Failure;
 use crate::loads::Load;
 use crate::run::PoolKind;
 use crate::say;
-use crate::stand::Stand;
+use crate::stand::{Loading, Stand};
 
 /// Bytes of stack that a sample keeps: the pool's deepest stacks are below half of it.
 const STACK_BYTES: u32 = 16_384;
-/// After the load generator's start, until the measured window has surely begun; with the time that joining takes on a slow CPU,
-/// by connections and by channels.
+/// After all have joined, until the load is at what it measures.
 const SETTLE: Duration = Duration::from_secs(4);
-const CONNECTIONS_PER_S: f64 = 3_000.0;
-const CHANNELS_PER_S: f64 = 60_000.0;
 /// How long is sampled.
 const SAMPLED_S: u32 = 6;
 /// How long is sampled, from the load generator's start, where a load is about joining.
@@ -62,13 +59,19 @@ pub(crate) fn profile(
     let directory =
         tempfile::tempdir().map_err(|error| Failure::System { what: "no temporary directory", error })?;
     let samples = directory.path().join("perf.samples");
-    let served = stand.serve(load, pool, &stand.pool_cpus)?;
-    let mut loading = stand.load(load, &served)?;
-    let (settle, sampled_s) =
-        if load.is_about_joining() { (Duration::ZERO, JOINING_S) } else { (settling(load), SAMPLED_S) };
-    std::thread::sleep(settle);
-    if !loading.is_running()? {
-        loading.finish()?;
+    let (cpus, generators) =
+        if load.is_about_second_shard() { (stand.two_cpus(), 2) } else { (stand.pool_cpus.clone(), 1) };
+    let served = stand.serve(load, pool, &cpus)?;
+    let mut loading = (0..generators).map(|_| stand.load(load, &served)).collect::<Result<Vec<_>, _>>()?;
+    let sampled_s = if load.is_about_joining() {
+        JOINING_S
+    } else {
+        loading[0].wait_until_joined()?;
+        std::thread::sleep(SETTLE);
+        SAMPLED_S
+    };
+    if !loading[0].is_running()? {
+        loading.swap_remove(0).finish()?;
         return Err(Failure::Drawing(format!("load {} was over before it could be sampled", load.name)));
     }
     say(&format!("sampling {} under load {} for {sampled_s} s", pool.title(), load.name));
@@ -81,27 +84,20 @@ pub(crate) fn profile(
     let failed = |error| Failure::Program { name: "perf".to_owned(), error };
     record.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let sampling = record.spawn().map_err(failed)?;
-    loading.renew(load.renewal, &served, 1.0)?;
+    loading[0].renew(load.renewal, &served, 1.0)?;
     let sampled = sampling.wait_with_output().map_err(failed)?;
     if !sampled.status.success() {
         let log = String::from_utf8_lossy(&sampled.stderr).into_owned();
         return Err(Failure::Ended { name: "perf".to_owned(), what: sampled.status.to_string(), log });
     }
-    let report = loading.finish()?;
+    let reports = loading.into_iter().map(Loading::finish).collect::<Result<Vec<_>, _>>()?;
     served.stop()?;
-    say(&format!("{:.0} shares a second were accepted meanwhile", report.tally.measured.accepted_per_s));
+    let accepted: f64 = reports.iter().map(|report| report.tally.measured.accepted_per_s).sum();
+    say(&format!("{accepted:.0} shares a second were accepted meanwhile"));
     let folded = fold(&samples)?;
     let title = format!("{} under load {} (perf, cpu-clock)", pool.title(), load.title);
     // perf weighs a sample by the time since the one before.
     draw(&folded, &title, "ns", out)
-}
-
-/// How long a load takes until it is at what it measures.
-fn settling(load: &Load) -> Duration {
-    let connections = load.number("connections");
-    let channels = connections * load.number("channels_per_connection");
-    let seconds = connections as f64 / CONNECTIONS_PER_S + channels as f64 / CHANNELS_PER_S;
-    SETTLE + Duration::from_secs_f64(seconds)
 }
 
 /// Samples as folded stacks, a line each with its count.

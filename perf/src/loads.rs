@@ -134,6 +134,20 @@ const CLOSED_LOOP: &[Figure] =
     &[CpuUsPerShare, SharesPerSecond, CpusBusy, GeneratorCpusBusy, AckP50Ms, AckP99Ms, AckMaxMs];
 const OPEN_LOOP: &[Figure] = &[AckP50Ms, AckP99Ms, AckMaxMs, LateP99Ms, CpuUsPerShare, SharesPerSecond];
 const FAN_OUT: &[Figure] = &[FirstMs, LastMs, CpuMsEach];
+const DEVICES: &[Figure] = &[
+    SharesPerSecond,
+    CpuUsPerShare,
+    CpusBusy,
+    AckP50Ms,
+    AckP99Ms,
+    AckMaxMs,
+    LateP99Ms,
+    SharesLost,
+    SharesStale,
+    BytesPerChannel,
+    RssMaxMib,
+];
+const DEVICES_RENEWAL: Renewal = Renewal { template_s: Some(20), tip_s: Some(45) };
 const JOINING: &[Figure] = &[CpuMsPerJoin, FirstJobP99Ms, FirstJobMaxMs, NotServed];
 
 /// Every load, in the order in which they are run and shown.
@@ -227,25 +241,22 @@ pub(crate) const LOADS: &[Load] = &[
         ..load!("i60", Scale, "I'. what 60 shares on one tip add to a channel's memory")
     },
     Load {
-        renewal: Renewal { template_s: Some(20), tip_s: Some(45) },
-        figures: &[
-            SharesPerSecond,
-            CpuUsPerShare,
-            CpusBusy,
-            AckP50Ms,
-            AckP99Ms,
-            AckMaxMs,
-            LateP99Ms,
-            SharesLost,
-            SharesStale,
-            BytesPerChannel,
-            RssMaxMib,
-        ],
+        renewal: DEVICES_RENEWAL,
+        figures: DEVICES,
         targets: &[must_be_at_most(AckP99Ms, 50.0), must_be_at_most(SharesLost, 0.0)],
         ..load!(
             "j",
             Scale,
             "J. 2,000,000 devices at 6 shares a minute each on one core, through tips, templates and retargets"
+        )
+    },
+    Load {
+        renewal: DEVICES_RENEWAL,
+        figures: DEVICES,
+        ..load!(
+            "j5m",
+            Scale,
+            "J. 5,000,000 devices at 6 shares a minute each on one core, through tips, templates and retargets"
         )
     },
     Load {
@@ -269,6 +280,11 @@ impl Load {
     /// Whether it asks what joining costs, and nothing of what comes after.
     pub(crate) fn is_about_joining(&self) -> bool {
         matches!(self.figures, [CpuMsPerJoin | CpuUsPerOpen, ..])
+    }
+
+    /// Whether it asks what a second shard costs: two shards then, each under a load generator of its own.
+    pub(crate) fn is_about_second_shard(&self) -> bool {
+        self.figures.contains(&SecondShardFactor)
     }
 
     /// The load of this name.
@@ -355,10 +371,16 @@ mod tests {
     }
 
     #[test]
+    fn one_load_is_about_a_second_shard() {
+        let two = LOADS.iter().filter(|load| load.is_about_second_shard()).map(|load| load.name);
+        assert_eq!(two.collect::<Vec<_>>(), ["l"]);
+    }
+
+    #[test]
     fn loads_are_chosen_by_name() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(Load::select(Suite::Peers, &names(&["c", "a"])).unwrap().len(), 2);
-        assert_eq!(Load::select(Suite::Scale, &[]).unwrap().len(), 5);
+        assert_eq!(Load::select(Suite::Scale, &[]).unwrap().len(), 6);
         let error = Load::select(Suite::Peers, &names(&["j"])).unwrap_err().to_string();
         assert!(error.starts_with("there is no load \"j\" here; there are a, b, c,"), "{error}");
         assert!(Load::find("z").is_err());

@@ -11,11 +11,11 @@ use crate::loads::Load;
 use crate::machine::CpuTime;
 use crate::run::{PoolKind, Run};
 use crate::say;
-use crate::stand::{CpuList, Stand};
+use crate::stand::{CpuList, Loading, Served, Stand};
 
 /// The runs of a load of the suite.
 pub(crate) fn runs(stand: &Stand, load: &Load) -> Result<Vec<Run>, Failure> {
-    if load.figures.contains(&Figure::SecondShardFactor) {
+    if load.is_about_second_shard() {
         return Ok(vec![second_shard(stand, load).unwrap_or_else(|failure| {
             say(&format!("  {failure}"));
             Run::failed(load, PoolKind::Adit, 0, failure.to_string())
@@ -30,20 +30,18 @@ fn second_shard(stand: &Stand, load: &Load) -> Result<Run, Failure> {
     say(&format!("load {}, two processes of one shard", load.name));
     let begun = Instant::now();
     let before = CpuTime::now(&[]);
-    let both = CpuList([&stand.pool_cpus.0[..1], &stand.generator_cpus.0[..1]].concat());
+    let both = stand.two_cpus();
     let each: Vec<CpuList> = both.0.iter().map(|cpu| CpuList(vec![*cpu])).collect();
     let apart: Vec<_> =
         each.iter().map(|cpu| stand.serve(load, PoolKind::Adit, cpu)).collect::<Result<_, _>>()?;
     let loading: Vec<_> = apart.iter().map(|served| stand.load(load, served)).collect::<Result<_, _>>()?;
-    let alone: Vec<Report> =
-        loading.into_iter().map(crate::stand::Loading::finish).collect::<Result<_, _>>()?;
-    apart.into_iter().try_for_each(crate::stand::Served::stop)?;
+    let alone: Vec<Report> = loading.into_iter().map(Loading::finish).collect::<Result<_, _>>()?;
+    apart.into_iter().try_for_each(Served::stop)?;
 
     say(&format!("load {}, one process of two shards", load.name));
     let served = stand.serve(load, PoolKind::Adit, &both)?;
     let loading = [stand.load(load, &served)?, stand.load(load, &served)?];
-    let together: Vec<Report> =
-        loading.into_iter().map(crate::stand::Loading::finish).collect::<Result<_, _>>()?;
+    let together: Vec<Report> = loading.into_iter().map(Loading::finish).collect::<Result<_, _>>()?;
     // Pools that have ended cannot be asked any more, but their load generators have.
     let generators = alone.iter().chain(&together).map(|report| report.generator.cpu_ns).sum::<u64>();
     let pools = alone.iter().chain(&together[..1]).filter_map(|report| report.watched.first());

@@ -75,6 +75,11 @@ pub(crate) struct Loading {
 }
 
 impl Stand {
+    /// The CPUs of a pool of two shards: its own, and the load generator's, which it then shares with it.
+    pub(crate) fn two_cpus(&self) -> CpuList {
+        CpuList([&self.pool_cpus.0[..1], &self.generator_cpus.0[..1]].concat())
+    }
+
     /// Runs a pool under a load, from nothing. What one run comes to grief over is in the record, and the next goes on.
     pub(crate) fn run(&self, load: &Load, pool: PoolKind, round: u32) -> Result<Run, Failure> {
         say(&format!("round {}, load {}, {}", round + 1, load.name, pool.title()));
@@ -214,6 +219,18 @@ impl Loading {
                     *next += *every;
                 }
             }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        Ok(())
+    }
+
+    /// Waits until all connections and channels are there, or the load generator has ended.
+    pub(crate) fn wait_until_joined(&mut self) -> Result<(), Failure> {
+        let begun = Instant::now();
+        while self.is_running()?
+            && !all_have_joined(&self.process.last_line())
+            && begun.elapsed() < self.patience
+        {
             std::thread::sleep(LOOK_INTERVAL);
         }
         Ok(())
