@@ -8,8 +8,8 @@ use adit_codec::{
     frame::FrameHeader,
     keys::{AuthoritySecretKey, StaticKeyPair},
     noise::{
-        ACT2_LEN, Aead, AeadBackend, DeframeError, EphemeralKey, Initiator, OpenError, Responder,
-        SecureDeframer, SpareBuffers, Transport, sealed_len,
+        ACT2_LEN, Aead, AeadBackend, DeframeError, EphemeralKey, Initiator, OpenError, Responder, SealError,
+        Sealer, SecureDeframer, SpareBuffers, Transport, sealed_len,
     },
 };
 use proptest::{collection::vec, prelude::*, sample::Index, sample::select};
@@ -128,6 +128,53 @@ fn sealed_stream(transport: &mut Transport, lens: &[usize]) -> (Frames, Vec<u8>)
     (frames, stream)
 }
 
+/// What is laid out and sealed together is what is sealed one after the other.
+fn check_placed(sealing: Aead, lens: &[usize]) {
+    let (mut one_by_one, _) = pair(sealing, sealing);
+    let (frames, expected) = sealed_stream(&mut one_by_one, lens);
+    let (mut together, _) = pair(sealing, sealing);
+    let mut stream = Vec::new();
+    for (header, payload) in frames {
+        let plain = [&header.to_bytes(), &payload[..]].concat();
+        let start = stream.len();
+        stream.resize(start + sealed_len(payload.len()), 0);
+        assert_eq!(Sealer::place_frame(&plain, &mut stream[start..]), Ok(stream.len() - start));
+    }
+    assert_eq!(together.sealer.seal_placed(&mut stream), Ok(()));
+    assert!(stream == expected);
+}
+
+#[test]
+fn frames_that_are_laid_out_are_sealed_together() {
+    for aead in AeadBackend::ALL.into_iter().filter_map(Aead::forced) {
+        for count in 0..=20 {
+            check_placed(aead, &vec![24; count]);
+        }
+        for len in [0, 64, 65, 300, 65_519, 65_520, 131_038, 131_039] {
+            check_placed(aead, &[24, 24, 24, 24, len, 24, len, len, 24, 24, 24, 24, 24, 24, 24, 24, 24]);
+        }
+    }
+}
+
+#[test]
+fn what_is_no_frame_is_not_laid_out() {
+    let frame = |stated: u32, len: usize| {
+        let header = FrameHeader { extension_type: 0, channel_msg: false, msg_type: 1, payload_len: stated };
+        [&header.to_bytes(), &vec![0; len][..]].concat()
+    };
+    let mut out = [0; 100];
+    assert_eq!(Sealer::place_frame(&[0; 5], &mut out), Err(SealError::Frame { frame_len: 5 }));
+    assert_eq!(Sealer::place_frame(&frame(24, 23), &mut out), Err(SealError::Frame { frame_len: 29 }));
+    let room = SealError::Room { needed: sealed_len(63), found: 100 };
+    assert_eq!(Sealer::place_frame(&frame(63, 63), &mut out), Err(room));
+    let (mut one, _) = pair(Aead::detect(), Aead::detect());
+    let mut placed = [0; 200];
+    let len = Sealer::place_frame(&frame(24, 24), &mut placed).unwrap();
+    let room = SealError::Room { needed: len, found: len - 1 };
+    assert_eq!(one.sealer.seal_placed(&mut placed[..len - 1]), Err(room));
+    assert_eq!(one.sealer.seal_placed(&mut [0; 3]), Err(SealError::Frame { frame_len: 3 }));
+}
+
 /// Whoever drops frames that are open already would lose them: nothing opens afterwards.
 #[test]
 fn frames_dropped_early_end_the_stream() {
@@ -186,6 +233,7 @@ proptest! {
         opening in aead(),
         taking in select(&TAKING[..]),
     ) {
+        check_placed(sealing, &lens);
         let (mut one, other) = pair(sealing, opening);
         let (frames, mut stream) = sealed_stream(&mut one, &lens);
         let mut deframer = SecureDeframer::new(other.opener, 200_000);

@@ -7,8 +7,8 @@
 //! the instructions.
 //!
 //! [`Aead`] is the interface: [`Aead::open_frame`] and [`Aead::seal_frame`] for a frame, [`Aead::open_run`] for what a
-//! proxy sends in one piece, [`Aead::open_frames`] for frames of any connections, [`Aead::open`] and [`Aead::seal`] for
-//! single texts. All backends agree on every byte.
+//! proxy sends in one piece and [`Aead::seal_run`] for what it gets, [`Aead::open_frames`] for frames of any connections,
+//! [`Aead::open`] and [`Aead::seal`] for single texts. All backends agree on every byte.
 //!
 //! Nonces are Noise's: 32 zero bits, then a counter of 64 bits, little-endian. Counting is the caller's, and so is never
 //! using one twice. Invariants: no plaintext appears before its tag has verified, and what does not verify is left as it
@@ -16,12 +16,12 @@
 //! verified; tags are compared in constant time, and no branch or address depends on a key. Keys are borrowed and not kept;
 //! what a call leaves on the stack is, as with `ring`, not wiped.
 //!
-//! Frames that came together are opened together where the CPU has AVX-512 IFMA: eight keystreams beside each other, then
-//! Poly1305 in eight lanes. Callers hand over what they have and never wait to fill lanes.
+//! Frames that came together are opened together where the CPU has AVX-512 IFMA, and those that leave together are sealed
+//! together: eight keystreams beside each other, then Poly1305 in eight lanes. Callers hand over what they have and never wait to fill lanes.
 //!
 //! # Which kernel
-//! [`Aead::detect`] measures the kernels that the CPU can run, and from how many frames on lanes are worth it, once per
-//! process, in less than 1 ms. [`Aead::forced`] takes one backend: for tests and comparisons, and where an operator knows
+//! [`Aead::detect`] measures the kernels that the CPU can run, and from how many frames on lanes are worth it (by opening them:
+//! sealing does the same work in another order), once per process, in less than 1 ms. [`Aead::forced`] takes one backend: for tests and comparisons, and where an operator knows
 //! better.
 
 #![deny(unsafe_code)]
@@ -56,7 +56,7 @@ pub const SEALED_HEADER_LEN: usize = HEADER_LEN + TAG_LEN;
 /// The longest text that the kernels take, in bytes: one ChaCha20 block.
 pub const SMALL_LEN_MAX: usize = 64;
 
-/// The most frames that a kernel opens at once.
+/// The most frames that a kernel opens or seals at once.
 pub const LANES: usize = 8;
 
 /// A tag does not match.

@@ -276,6 +276,17 @@ proptest! {
         }
     }
 
+    #[test]
+    fn random_sealed_runs(
+        key in any::<[u8; KEY_LEN]>(),
+        nonce in any::<u64>(),
+        lens in vec(prop_oneof![8 => 1..=SMALL_LEN_MAX, 1 => 0..=LEN_MAX], 0..12),
+    ) {
+        for (_, aead) in aeads() {
+            check_sealed_run(&aead, &key, nonce, &lens);
+        }
+    }
+
     /// Batches with anything in them: whole frames, cut ones, changed ones, limits.
     #[test]
     fn random_batches(
@@ -473,6 +484,72 @@ fn runs_end_before_a_forgery() {
                 assert!(taken == 0 || taken == at / sealed_len, "{taken} frames, byte {at}");
                 assert_eq!(opened[taken * sealed_len..], forged[taken * sealed_len..]);
             }
+        }
+    }
+}
+
+/// Frames as they lie before they are sealed, one after the other; the room for tags has anything in it.
+fn plain_run(lens: &[usize]) -> Vec<u8> {
+    let mut run = Vec::new();
+    for (i, len) in lens.iter().enumerate() {
+        run.extend(header(*len));
+        run.extend([0xee; TAG_LEN]);
+        run.extend(bytes(i as u64, *len));
+        run.extend(&[0xee; TAG_LEN][..if *len == 0 { 0 } else { TAG_LEN }]);
+    }
+    run
+}
+
+/// What a run seals are `ring`'s bytes, and what it leaves is as it was. Returns how many frames it took.
+fn check_sealed_run(aead: &Aead, key: &Key, nonce: u64, lens: &[usize]) -> usize {
+    let plain = plain_run(lens);
+    let mut sealed = plain.clone();
+    let (count, len) = aead.seal_run(key, nonce, &mut sealed);
+    let expected = run_by_ring(key, nonce, &lens[..count]);
+    assert_eq!(len, expected.len());
+    assert_eq!(sealed[..len], expected);
+    assert_eq!(sealed[len..], plain[len..]);
+    count
+}
+
+#[test]
+fn runs_of_every_length_are_sealed() {
+    for (backend, aead) in aeads() {
+        let mut most = 0;
+        for len in 0..=SMALL_LEN_MAX + 1 {
+            for count in 0..=LANES + 2 {
+                let taken = check_sealed_run(&aead, &key(2), u64::MAX - 9, &vec![len; count]);
+                assert!(taken <= count.min(LANES) && ((1..=SMALL_LEN_MAX).contains(&len) || taken == 0));
+                most = most.max(taken);
+            }
+        }
+        println!("{backend}: sealed runs of up to {most}");
+        assert!(most == 0 || most == LANES);
+        // Each length in each lane, beside others.
+        for shift in 0..SMALL_LEN_MAX {
+            let lens: Vec<usize> = (0..LANES).map(|lane| (shift + 9 * lane) % SMALL_LEN_MAX + 1).collect();
+            assert_eq!(check_sealed_run(&aead, &key(5), shift as u64, &lens), most);
+        }
+    }
+}
+
+/// An empty frame, a long one, one that is not all there: a run ends before it.
+#[test]
+fn sealed_runs_end_before_what_they_do_not_take() {
+    for (_, aead) in aeads() {
+        for at in 0..LANES {
+            for odd in [0, SMALL_LEN_MAX + 1, 100] {
+                let mut lens = [24; LANES + 1];
+                lens[at] = odd;
+                let taken = check_sealed_run(&aead, &key(2), 4, &lens);
+                assert!(taken <= at, "{taken} {at}");
+            }
+            let plain = plain_run(&[24; LANES]);
+            let cut = &plain[..(at + 1) * plain.len() / LANES - 1];
+            let mut sealed = cut.to_vec();
+            let (taken, len) = aead.seal_run(&key(2), 4, &mut sealed);
+            assert!(taken <= at, "{taken} {at}");
+            assert_eq!(sealed[len..], cut[len..]);
         }
     }
 }

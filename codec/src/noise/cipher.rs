@@ -9,7 +9,7 @@ use crate::frame::FrameHeader;
 /// The nonce that Noise reserves: a counter that stands here seals and opens nothing any more.
 const NONCE_END: u64 = u64::MAX;
 
-/// What opening several frames at once can use.
+/// What opening or sealing several frames at once can use.
 const RUN_NONCES_MAX: u64 = 2 * adit_aead::LANES as u64;
 
 // The AEAD knows where a frame's payload length is.
@@ -89,6 +89,18 @@ impl CipherState {
         self.aead.seal_frame(&self.key, self.nonce, header, payload);
         self.nonce += count;
         Ok(())
+    }
+
+    /// Encrypts small frames that `bytes` begin with, each lying as for [`Self::seal_frame`], as many as is worth it; returns the
+    /// bytes that they take. What follows is untouched.
+    #[inline]
+    pub(super) fn seal_run(&mut self, bytes: &mut [u8]) -> usize {
+        if self.check(RUN_NONCES_MAX).is_err() {
+            return 0;
+        }
+        let (count, len) = self.aead.seal_run(&self.key, self.nonce, bytes);
+        self.nonce += 2 * count as u64;
+        len
     }
 
     /// Decrypts the frame that `bytes` begin with, in place: a header's length and then, if it is whole and not longer than

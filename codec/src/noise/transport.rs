@@ -279,24 +279,17 @@ impl Sealer {
             })?;
         let frame = &buffer[FRAME_OFFSET..];
         let header: [u8; HEADER_LEN] = *frame.first_chunk().expect("the buffer holds a sealed header");
-        self.check(header, payload_len)?;
+        check_header(&header, payload_len)?;
+        self.check_nonces(payload_len)?;
         let buffer = &mut buffer[..sealed_len(payload_len)];
-        let (sealed_header, payload) =
-            buffer.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("the buffer holds a sealed header");
+        let (sealed_header, payload) = buffer.split_at_mut(SEALED_HEADER_LEN);
         sealed_header[..HEADER_LEN].copy_from_slice(&header);
-        if payload.len() <= SEALED_CHUNK_LEN_MAX {
-            self.cipher.seal_frame(sealed_header, payload).expect("nonces were counted");
-            return Ok(buffer.len());
-        }
-        self.seal_chunk(sealed_header);
         // The chunks make room for their tags, the last one first.
         for chunk in (1..payload_len.div_ceil(CHUNK_LEN_MAX)).rev() {
             let start = chunk * CHUNK_LEN_MAX;
             payload.copy_within(start..payload_len.min(start + CHUNK_LEN_MAX), chunk * SEALED_CHUNK_LEN_MAX);
         }
-        for chunk in payload.chunks_mut(SEALED_CHUNK_LEN_MAX) {
-            self.seal_chunk(chunk);
-        }
+        self.seal_one(buffer, payload_len)?;
         Ok(buffer.len())
     }
 
@@ -316,11 +309,71 @@ impl Sealer {
         self.seal_frame(out, frame.len())
     }
 
-    /// Whether the frame is one, and there are nonces for all of it.
-    fn check(&self, header: [u8; HEADER_LEN], payload_len: usize) -> Result<(), SealError> {
-        if FrameHeader::parse(&header).payload_len as usize != payload_len {
-            return Err(SealError::Frame { frame_len: HEADER_LEN + payload_len });
+    /// Lays a copy of `frame` out in `out` as it will be sealed by [`Self::seal_placed`]: with room for a tag behind the header and
+    /// behind each chunk of the payload. Returns the sealed frame's length.
+    ///
+    /// # Errors
+    /// [`SealError`], but not for want of nonces.
+    pub fn place_frame(frame: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        let (header, payload) =
+            frame.split_first_chunk::<HEADER_LEN>().ok_or(SealError::Frame { frame_len: frame.len() })?;
+        check_header(header, payload.len())?;
+        let needed = sealed_len(payload.len());
+        let found = out.len();
+        let out = out.get_mut(..needed).ok_or(SealError::Room { needed, found })?;
+        let (sealed_header, sealed_payload) = out.split_at_mut(SEALED_HEADER_LEN);
+        sealed_header[..HEADER_LEN].copy_from_slice(header);
+        for (chunk, sealed) in
+            payload.chunks(CHUNK_LEN_MAX).zip(sealed_payload.chunks_mut(SEALED_CHUNK_LEN_MAX))
+        {
+            sealed[..chunk.len()].copy_from_slice(chunk);
         }
+        Ok(needed)
+    }
+
+    /// Seals frames that [`Self::place_frame`] laid out one after the other, where they lie: several at once where that is faster.
+    ///
+    /// # Errors
+    /// [`SealError`] if nonces run out, or what lies there is no whole frame; some frames may be sealed then, and the connection must
+    /// be closed.
+    pub fn seal_placed(&mut self, mut frames: &mut [u8]) -> Result<(), SealError> {
+        while let Some(header) = frames.first_chunk().copied() {
+            let run_len = self.cipher.seal_run(frames);
+            if run_len > 0 {
+                frames = &mut frames[run_len..];
+                continue;
+            }
+            let payload_len = FrameHeader::parse(&header).payload_len as usize;
+            let (needed, found) = (sealed_len(payload_len), frames.len());
+            let (frame, rest) =
+                frames.split_at_mut_checked(needed).ok_or(SealError::Room { needed, found })?;
+            self.seal_one(frame, payload_len)?;
+            frames = rest;
+        }
+        match frames.len() {
+            0 => Ok(()),
+            frame_len => Err(SealError::Frame { frame_len }),
+        }
+    }
+
+    /// Seals a frame that was laid out.
+    fn seal_one(&mut self, frame: &mut [u8], payload_len: usize) -> Result<(), SealError> {
+        self.check_nonces(payload_len)?;
+        let (header, payload) =
+            frame.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("a sealed frame has a header");
+        if payload_len <= CHUNK_LEN_MAX {
+            self.cipher.seal_frame(header, payload).expect("nonces were counted");
+            return Ok(());
+        }
+        self.seal_chunk(header);
+        for chunk in payload.chunks_mut(SEALED_CHUNK_LEN_MAX) {
+            self.seal_chunk(chunk);
+        }
+        Ok(())
+    }
+
+    /// Whether there are nonces for all of a frame.
+    fn check_nonces(&self, payload_len: usize) -> Result<(), SealError> {
         let messages = 1 + payload_len.div_ceil(CHUNK_LEN_MAX) as u64;
         self.cipher.check(messages).map_err(|_| SealError::Exhausted)
     }
@@ -331,6 +384,14 @@ impl Sealer {
         let (text, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().expect("room for the tag");
         *tag = self.cipher.seal(&[], text).expect("nonces were counted");
     }
+}
+
+/// Whether a header is that of a frame with a payload of this length.
+fn check_header(header: &[u8; HEADER_LEN], payload_len: usize) -> Result<(), SealError> {
+    if FrameHeader::parse(header).payload_len as usize == payload_len {
+        return Ok(());
+    }
+    Err(SealError::Frame { frame_len: HEADER_LEN + payload_len })
 }
 
 impl fmt::Debug for Sealer {

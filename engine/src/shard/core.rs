@@ -67,7 +67,7 @@ pub struct Core<S: Service> {
     pub(super) effects: Vec<Effect>,
     /// How many frames of the outbox the work was taken from; the replies among them are still there.
     searched: usize,
-    /// Connections with something sealed that is not handed out yet.
+    /// Connections with something gathered that is not sent yet.
     touched: Vec<SocketId>,
     /// Connections whose peers closed their side in this tick: over once their last shares are answered.
     departing: Vec<SocketId>,
@@ -204,7 +204,7 @@ impl<S: Service> Core<S> {
     /// Takes the outbox's events, then its work, sealed into one send per connection. Replies stay for [`Self::flush`].
     pub fn flush_work(&mut self) {
         self.take_events();
-        self.seal_frames(Priority::Work);
+        self.gather_frames(Priority::Work);
         self.send_touched();
     }
 
@@ -212,7 +212,7 @@ impl<S: Service> Core<S> {
     /// way; then the ends that came with them.
     pub fn flush(&mut self) {
         self.flush_work();
-        self.seal_frames(Priority::Reply);
+        self.gather_frames(Priority::Reply);
         self.send_touched();
         self.drop_slowest();
         for (id, reason) in std::mem::take(&mut self.ending) {
@@ -263,9 +263,9 @@ impl<S: Service> Core<S> {
         }
     }
 
-    /// Hands the frames of one priority to their connections. Replies come last: with them the outbox is empty.
-    fn seal_frames(&mut self, pass: Priority) {
-        let (mut passed, mut sealed) = (0, 0);
+    /// Hands the frames of one priority to their connections, which gather them for a send. Replies come last: with them the outbox is empty.
+    fn gather_frames(&mut self, pass: Priority) {
+        let (mut passed, mut gathered) = (0, 0);
         let first = if pass == Priority::Work { self.searched } else { 0 };
         let tip = self.links.tips.announced();
         for (id, priority, frame) in self.outbox.frames().skip(first) {
@@ -278,7 +278,7 @@ impl<S: Service> Core<S> {
             if *known != id || connection.stage.is_over() {
                 continue;
             }
-            sealed += 1;
+            gathered += 1;
             if frame.get(MSG_TYPE_AT) == Some(&S::TIP_MSG_TYPE) {
                 if let Some(since) = tip {
                     connection.outgoing.note_tip(since);
@@ -308,10 +308,10 @@ impl<S: Service> Core<S> {
             self.outbox.clear_frames();
             self.searched = 0;
         }
-        self.links.counters.add(Counter::FramesSent, sealed);
+        self.links.counters.add(Counter::FramesSent, gathered);
     }
 
-    /// Sends what was sealed, and ends the connections for which that failed.
+    /// Seals and sends what was gathered, and ends the connections for which that failed.
     fn send_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         for socket in touched.drain(..) {

@@ -1,7 +1,8 @@
-//! What is on its way to one peer: sealed and under way, or plaintext that waits behind it.
+//! What is on its way to one peer: sealed and under way, gathered for the next send, or waiting behind it.
 //!
-//! Frames are sealed as late as can be, because sealed frames cannot be reordered: while a send is under way, frames
-//! wait unsealed, and work overtakes replies. Work keeps its order: a tip leaves behind the future template or job that it
+//! Frames are sealed as late as can be, because sealed frames cannot be reordered, and because many are sealed faster at once than
+//! one by one: what a tick brings is gathered, laid out for sealing, and sealed as it is sent. While a send is under way, frames
+//! wait elsewhere, and work overtakes replies. Work keeps its order: a tip leaves behind the future template or job that it
 //! names, and nothing else that waits and that the service says it makes void. Replies are sealed in portions, because some are megabytes long (a template's transactions) and work that comes
 //! meanwhile waits for what is under way.
 //!
@@ -15,7 +16,7 @@ use adit_proto::{Instant, Priority};
 
 use crate::limits::tick::SEALED_REPLIES_LEN;
 
-/// Frames that wait, unsealed, one after the other.
+/// Frames that wait behind a send, one after the other.
 #[derive(Default)]
 struct Waiting {
     work: Vec<u8>,
@@ -32,11 +33,13 @@ impl Waiting {
 #[derive(Default)]
 pub(super) struct Outgoing {
     sealer: Option<Sealer>,
-    /// Sealed in this tick, not handed over yet.
-    sealed: Vec<u8>,
+    /// What goes with the next send: bytes that are sent as they are, then frames as they lie to be sealed.
+    gathered: Vec<u8>,
+    /// How many of these bytes are sent as they are.
+    raw_len: usize,
     /// Bytes of the send that is under way.
     under_way: usize,
-    /// When the tip was handed over that is sealed or waits.
+    /// When the tip was handed over that is gathered or waits.
     tip: Option<Instant>,
     /// When the tip was handed over that is under way.
     tip_under_way: Option<Instant>,
@@ -92,7 +95,7 @@ impl Outgoing {
 
     /// Counts what is there now: after each change.
     fn count(&mut self, buffers: &mut SendBuffers) {
-        let held = self.under_way + self.sealed.len() + self.backlog();
+        let held = self.under_way + self.gathered.len() + self.backlog();
         buffers.held = buffers.held + held - self.counted;
         self.counted = held;
     }
@@ -109,17 +112,19 @@ impl Outgoing {
 
     /// Nothing is under way and nothing waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.under_way == 0 && self.sealed.is_empty() && self.waiting.is_none()
+        self.under_way == 0 && self.gathered.is_empty() && self.waiting.is_none()
     }
 
     /// Bytes that are sent as they are: an act of the handshake.
     pub(super) fn push_raw(&mut self, bytes: &[u8], buffers: &mut SendBuffers) {
+        debug_assert_eq!(self.raw_len, self.gathered.len(), "frames follow the handshake");
         self.ensure_buffer(buffers);
-        self.sealed.extend_from_slice(bytes);
+        self.gathered.extend_from_slice(bytes);
+        self.raw_len = self.gathered.len();
         self.count(buffers);
     }
 
-    /// Takes a plaintext frame: seals it, or keeps it while a send is under way. Returns whether the connection was
+    /// Takes a plaintext frame: for the next send, or keeps it while one is under way. Returns whether the connection was
     /// untouched before, so that its owner has to send.
     pub(super) fn push(
         &mut self,
@@ -128,11 +133,11 @@ impl Outgoing {
         buffers: &mut SendBuffers,
     ) -> Result<bool, SealError> {
         let is_portion_full = priority == Priority::Reply
-            && (self.waiting.is_some() || self.sealed.len() >= SEALED_REPLIES_LEN);
+            && (self.waiting.is_some() || self.gathered.len() >= SEALED_REPLIES_LEN);
         if self.under_way == 0 && !is_portion_full {
-            let untouched = self.sealed.is_empty();
+            let untouched = self.gathered.is_empty();
             self.ensure_buffer(buffers);
-            self.seal(frame)?;
+            self.place(frame)?;
             self.count(buffers);
             return Ok(untouched);
         }
@@ -145,7 +150,7 @@ impl Outgoing {
         Ok(false)
     }
 
-    /// Forgets frames of work that wait, unsealed: those that `is_void` says.
+    /// Forgets frames of work that wait behind a send: those that `is_void` says.
     pub(super) fn drop_work(&mut self, is_void: impl Fn(&[u8]) -> bool, buffers: &mut SendBuffers) {
         let Some(Waiting { work, .. }) = self.waiting.as_deref_mut() else { return };
         let (mut seen, mut kept) = (0, 0);
@@ -169,22 +174,26 @@ impl Outgoing {
         }
         if let Some(mut waiting) = self.waiting.take() {
             self.ensure_buffer(buffers);
-            self.seal_up_to(usize::MAX, &waiting.work)?;
-            let sealed = self.seal_up_to(SEALED_REPLIES_LEN, &waiting.replies)?;
-            if sealed < waiting.replies.len() {
+            self.place_up_to(usize::MAX, &waiting.work)?;
+            let placed = self.place_up_to(SEALED_REPLIES_LEN, &waiting.replies)?;
+            if placed < waiting.replies.len() {
                 waiting.work.clear();
-                waiting.replies.drain(..sealed);
+                waiting.replies.drain(..placed);
                 self.waiting = Some(waiting);
             }
             self.count(buffers);
         }
-        if self.sealed.is_empty() {
+        if self.gathered.is_empty() {
             return Ok(None);
         }
-        self.under_way = self.sealed.len();
-        // All work is sealed by now.
+        let frames = &mut self.gathered[std::mem::take(&mut self.raw_len)..];
+        if !frames.is_empty() {
+            self.sealer.as_mut().expect("frames follow the handshake").seal_placed(frames)?;
+        }
+        self.under_way = self.gathered.len();
+        // All work is in it.
         self.tip_under_way = self.tip.take();
-        Ok(Some(std::mem::take(&mut self.sealed)))
+        Ok(Some(std::mem::take(&mut self.gathered)))
     }
 
     /// The send is done. Returns how many bytes it had.
@@ -197,37 +206,37 @@ impl Outgoing {
     /// Forgets what waits: nobody will read it. What is under way no longer counts either: its connection is over, and the
     /// buffer comes back as soon as the send is cancelled.
     pub(super) fn discard(&mut self, buffers: &mut SendBuffers) {
-        self.sealed = Vec::new();
+        (self.gathered, self.raw_len) = (Vec::new(), 0);
         self.waiting = None;
         buffers.held -= std::mem::take(&mut self.counted);
     }
 
     fn ensure_buffer(&mut self, buffers: &mut SendBuffers) {
-        if self.sealed.capacity() == 0 {
-            self.sealed = buffers.take();
+        if self.gathered.capacity() == 0 {
+            self.gathered = buffers.take();
         }
     }
 
-    /// Seals whole frames until `len` bytes are sealed in all; says how many bytes of frames that took.
-    fn seal_up_to(&mut self, len: usize, frames: &[u8]) -> Result<usize, SealError> {
+    /// Places whole frames until `len` bytes are gathered in all; says how many bytes of frames that took.
+    fn place_up_to(&mut self, len: usize, frames: &[u8]) -> Result<usize, SealError> {
         let mut rest = frames;
         while let Some(header) = rest.first_chunk::<HEADER_LEN>()
-            && self.sealed.len() < len
+            && self.gathered.len() < len
         {
             let (frame, after) = rest.split_at(FrameHeader::parse(header).frame_len());
-            self.seal(frame)?;
+            self.place(frame)?;
             rest = after;
         }
         Ok(frames.len() - rest.len())
     }
 
-    fn seal(&mut self, frame: &[u8]) -> Result<(), SealError> {
-        let sealer = self.sealer.as_mut().expect("frames follow the handshake");
-        let start = self.sealed.len();
+    /// Lays a frame out behind what is gathered.
+    fn place(&mut self, frame: &[u8]) -> Result<(), SealError> {
+        let start = self.gathered.len();
         let payload_len =
             frame.len().checked_sub(HEADER_LEN).ok_or(SealError::Frame { frame_len: frame.len() })?;
-        self.sealed.resize(start + sealed_len(payload_len), 0);
-        sealer.seal_frame_into(frame, &mut self.sealed[start..]).map(drop)
+        self.gathered.resize(start + sealed_len(payload_len), 0);
+        Sealer::place_frame(frame, &mut self.gathered[start..]).map(drop)
     }
 }
 

@@ -85,6 +85,19 @@ impl Ifma {
         // SAFETY: the token proves that the CPU has these features.
         unsafe { entry(count, key, nonce, bytes, payload_len_max) }
     }
+
+    /// Seals the first `count` frames, of one connection and in this order, each as [`FrameStream::seal_frame`] does; none of their
+    /// payloads is empty or longer than [`SMALL_LEN_MAX`].
+    pub(crate) fn seal_run(self, count: usize, key: &[u8; KEY_LEN], nonce: u64, frames: [&mut [u8]; LANES]) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+        fn entry(count: usize, key: &[u8; KEY_LEN], nonce: u64, mut frames: [&mut [u8]; LANES]) {
+            let nonces = core::array::from_fn(|lane| nonce.wrapping_add(2 * lane as u64));
+            let streams = streams(count, [key; LANES], nonces);
+            seal(&streams, &mut frames[..count]);
+        }
+        // SAFETY: the token proves that the CPU has these features.
+        unsafe { entry(count, key, nonce, frames) }
+    }
 }
 
 /// Cuts a run into frames by what their headers say. None of them has verified yet: where one is forged, what is cut from
@@ -151,11 +164,8 @@ struct Payloads {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
 fn verify(streams: &[FrameStream; LANES], frames: &Frames<'_>) -> Verified {
-    // Words of each stream's first two rows: for the header and then the payload, two of r, two of keystream; and two of s,
-    // and so on.
-    let first = transpose(load_rows(streams, 0));
-    let second = transpose(load_rows(streams, 1));
-    let (verified, headers) = verify_headers(&first, &second, &frames.bytes);
+    let stream_words = StreamWords::of(streams);
+    let (verified, headers) = verify_headers(&stream_words, &frames.bytes);
 
     let mut outcomes = [Err(Forged); LANES];
     let mut payloads =
@@ -179,7 +189,8 @@ fn verify(streams: &[FrameStream; LANES], frames: &Frames<'_>) -> Verified {
         }
     }
 
-    let verified = verify_payloads(&first, &second, &payloads);
+    let [low, high] = payload_tags(&stream_words, &payloads.lens, payloads.texts);
+    let verified = are_equal([low, high], &payloads.tags);
     for lane in 0..LANES {
         if payloads.lens[lane] > 0 {
             outcomes[lane] = if verified & 1 << lane == 0 { Err(Forged) } else { Ok(Opening::Frame) };
@@ -206,14 +217,34 @@ impl Verified {
     }
 }
 
+/// Words of the streams' first two rows. In each, for the header and then for the payload: two of the one-time key, two of
+/// keystream.
+struct StreamWords {
+    /// With the keys' `r`.
+    first: [Vector; 8],
+    /// With the keys' `s`.
+    second: [Vector; 8],
+}
+
+impl StreamWords {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+    fn of(streams: &[FrameStream; LANES]) -> Self {
+        Self { first: transpose(load_rows(streams, 0)), second: transpose(load_rows(streams, 1)) }
+    }
+
+    /// What a header's text and its ciphertext differ by.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+    fn of_headers(&self) -> Vector {
+        _mm512_and_si512(self.first[2], _mm512_set1_epi64((1 << (8 * HEADER_LEN)) - 1))
+    }
+}
+
 /// Which headers verify, and their plaintexts.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
-fn verify_headers(
-    first: &[Vector; 8],
-    second: &[Vector; 8],
-    frames: &[&mut [u8]; LANES],
-) -> (u8, [u64; LANES]) {
+fn verify_headers(stream_words: &StreamWords, frames: &[&mut [u8]; LANES]) -> (u8, [u64; LANES]) {
     let (mut texts, mut tags, mut present) = ([0; LANES], [[0; LANES]; 2], 0u8);
     for lane in 0..LANES {
         if let Some(header) = frames[lane].first_chunk::<SEALED_HEADER_LEN>() {
@@ -223,22 +254,30 @@ fn verify_headers(
             present |= 1 << lane;
         }
     }
-    let (text, zero) = (load(&texts), _mm512_setzero_si512());
-    let mut poly = Poly1305::new(first[0], first[1]);
-    poly.absorb(text, zero);
-    poly.absorb(zero, _mm512_set1_epi64(HEADER_LEN as i64));
-    let verified = present & poly.verify([second[0], second[1]], &tags);
-    let stream = _mm512_and_si512(first[2], _mm512_set1_epi64((1 << (8 * HEADER_LEN)) - 1));
-    (verified, store(_mm512_xor_si512(text, stream)))
+    let text = load(&texts);
+    let verified = present & are_equal(header_tags(stream_words, text), &tags);
+    (verified, store(_mm512_xor_si512(text, stream_words.of_headers())))
 }
 
-/// Which payloads verify.
+/// The tags of headers' ciphertexts, as their lower and upper words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
-fn verify_payloads(first: &[Vector; 8], second: &[Vector; 8], payloads: &Payloads) -> u8 {
-    let words = transpose(payloads.texts);
-    let lens = load(&payloads.lens);
-    let longest = payloads.lens.iter().fold(0, |longest, len| longest.max(*len));
+fn header_tags(stream_words: &StreamWords, texts: Vector) -> [Vector; 2] {
+    let (StreamWords { first, second }, zero) = (stream_words, _mm512_setzero_si512());
+    let mut poly = Poly1305::new(first[0], first[1]);
+    poly.absorb(texts, zero);
+    poly.absorb(zero, _mm512_set1_epi64(HEADER_LEN as i64));
+    poly.finish([second[0], second[1]])
+}
+
+/// The tags of payloads' ciphertexts, which have zeros behind them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+fn payload_tags(stream_words: &StreamWords, lens: &[u64; LANES], texts: [Vector; LANES]) -> [Vector; 2] {
+    let StreamWords { first, second } = stream_words;
+    let words = transpose(texts);
+    let longest = lens.iter().fold(0, |longest, len| longest.max(*len));
+    let lens = load(lens);
     let mut poly = Poly1305::new(first[4], first[5]);
     for block in 0..SMALL_LEN_MAX / 16 {
         let begin = 16 * block as i64;
@@ -254,7 +293,47 @@ fn verify_payloads(first: &[Vector; 8], second: &[Vector; 8], payloads: &Payload
         }
     }
     poly.absorb(_mm512_setzero_si512(), lens);
-    poly.verify([second[4], second[5]], &payloads.tags)
+    poly.finish([second[4], second[5]])
+}
+
+/// Seals frames where they lie: a header, room for its tag, a payload of 1 to 64 bytes, room for its tag.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+fn seal(streams: &[FrameStream; LANES], frames: &mut [&mut [u8]]) {
+    let stream_words = StreamWords::of(streams);
+    let (mut headers, mut lens, mut texts) = ([0; LANES], [0; LANES], [_mm512_setzero_si512(); LANES]);
+    for (lane, frame) in frames.iter().enumerate() {
+        let [a, b, c, d, e, f, ..] = *frame.first_chunk::<SEALED_HEADER_LEN>().expect("a frame has a header");
+        headers[lane] = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+        let text = &frame[SEALED_HEADER_LEN..frame.len() - TAG_LEN];
+        assert!((1..=SMALL_LEN_MAX).contains(&text.len()), "a payload that the lanes have room for");
+        lens[lane] = text.len() as u64;
+        let mask = mask(text.len());
+        // SAFETY: as many bytes are read as the slice has; what is masked out is not touched.
+        let plain = unsafe { _mm512_maskz_loadu_epi8(mask, text.as_ptr().cast()) };
+        // The keystream behind a text is no part of its ciphertext.
+        texts[lane] = _mm512_maskz_mov_epi8(mask, _mm512_xor_si512(plain, payload_stream(&streams[lane])));
+    }
+    let headers = _mm512_xor_si512(load(&headers), stream_words.of_headers());
+    let [low, high] = header_tags(&stream_words, headers);
+    let header_tags = [store(low), store(high)];
+    let [low, high] = payload_tags(&stream_words, &lens, texts);
+    let payload_tags = [store(low), store(high)];
+    let headers = store(headers);
+    for (lane, frame) in frames.iter_mut().enumerate() {
+        frame[..HEADER_LEN].copy_from_slice(&headers[lane].to_le_bytes()[..HEADER_LEN]);
+        frame[HEADER_LEN..SEALED_HEADER_LEN].copy_from_slice(&tag_of(&header_tags, lane));
+        let (text, tag) = frame[SEALED_HEADER_LEN..].split_last_chunk_mut().expect("a payload has a tag");
+        *tag = tag_of(&payload_tags, lane);
+        // SAFETY: as many bytes are written as the slice has; what is masked out is not touched.
+        unsafe { _mm512_mask_storeu_epi8(text.as_mut_ptr().cast(), mask(text.len()), texts[lane]) };
+    }
+}
+
+/// A lane's tag.
+#[inline]
+fn tag_of(tags: &[[u64; LANES]; 2], lane: usize) -> [u8; TAG_LEN] {
+    (u128::from(tags[1][lane]) << 64 | u128::from(tags[0][lane])).to_le_bytes()
 }
 
 /// Block 1 of a payload's nonce: its keystream.
@@ -347,16 +426,15 @@ impl Poly1305 {
         let high_sum = _mm512_add_epi64(high, s[1]);
         [low_sum, _mm512_mask_add_epi64(high_sum, carries, high_sum, _mm512_set1_epi64(1))]
     }
+}
 
-    /// Which lanes have these tags. All bits are compared before anything depends on them.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
-    fn verify(&self, s: [Vector; 2], tags: &[[u64; LANES]; 2]) -> u8 {
-        let [low, high] = self.finish(s);
-        let difference =
-            _mm512_or_si512(_mm512_xor_si512(low, load(&tags[0])), _mm512_xor_si512(high, load(&tags[1])));
-        _mm512_testn_epi64_mask(difference, difference)
-    }
+/// Which lanes have these tags. All bits are compared before anything depends on them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,bmi2")]
+fn are_equal([low, high]: [Vector; 2], tags: &[[u64; LANES]; 2]) -> u8 {
+    let difference =
+        _mm512_or_si512(_mm512_xor_si512(low, load(&tags[0])), _mm512_xor_si512(high, load(&tags[1])));
+    _mm512_testn_epi64_mask(difference, difference)
 }
 
 /// Lower and upper 52 bits of three products, each summed up.

@@ -115,7 +115,7 @@ impl Kernel {
     }
 }
 
-/// The way to open up to eight frames at once, with the proof that this CPU can.
+/// The way to open or seal up to eight frames at once, with the proof that this CPU can.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Lanes {
     #[cfg(target_arch = "x86_64")]
@@ -160,6 +160,15 @@ impl Lanes {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Ifma(token) => token.open_run(count, key, nonce, bytes, payload_len_max),
+        }
+    }
+
+    /// Seals the first `count` frames, of one connection and in this order. Their payloads have 1 to 64 bytes.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "there is no such kernel"))]
+    pub(crate) fn seal_run(self, count: usize, key: &[u8; KEY_LEN], nonce: u64, frames: [&mut [u8]; LANES]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Ifma(token) => token.seal_run(count, key, nonce, frames),
         }
     }
 }
