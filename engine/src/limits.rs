@@ -34,6 +34,8 @@ pub struct EngineLimits {
     pub frame_payload_len_max: u32,
     /// How long a closing connection may take to read what was left for it; 5 s by default.
     pub close_timeout: Duration,
+    /// How long what arrives may gather on a busy shard before it is read; 0.5 ms by default, zero for never.
+    pub gather_max: Duration,
     /// How long the kernel tries to deliver what a peer does not acknowledge, before it gives the connection up; 30 s by
     /// default.
     pub delivery_timeout: Duration,
@@ -52,6 +54,7 @@ impl Default for EngineLimits {
             shard_send_buffer_bytes_max: 256 << 20,
             frame_payload_len_max: 16 << 10,
             close_timeout: Duration::from_secs(5),
+            gather_max: Duration::from_micros(500),
             delivery_timeout: Duration::from_secs(30),
             log_lines_per_second_max: 10,
         }

@@ -9,6 +9,7 @@ mod connection;
 mod core;
 mod deadlines;
 mod detached;
+mod gathering;
 mod handshakes;
 mod lifecycle;
 mod links;
@@ -23,6 +24,7 @@ use adit_proto::Instant;
 pub use self::core::{Core, Effect};
 pub use self::detached::Detached;
 
+use self::gathering::{Gathering, Received};
 use self::links::CoreLinks;
 use crate::counters::Counter;
 use crate::end::EndReason;
@@ -40,6 +42,8 @@ use crate::transport::{Sizes, Transport, Waiter};
 const RING_WAIT_MAX: Duration = Duration::from_millis(2);
 /// Rounds without a pause before the executor's other tasks get a turn.
 const ROUNDS_PER_YIELD: u32 = 64;
+/// How long links are not looked at while what arrives gathers.
+const GATHER_SLICE: Duration = Duration::from_micros(150);
 /// The longest wait: timers are looked at, whatever happens.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often a shard that cannot pass on its outputs looks again.
@@ -66,6 +70,7 @@ pub(crate) struct Shard<S: Service> {
     transport: Transport,
     links: ShardLinks<S>,
     waiter: Waiter,
+    gathering: Gathering,
     origin: std::time::Instant,
     /// Whether the end was asked for.
     stopping: bool,
@@ -93,7 +98,9 @@ impl<S: Service> Shard<S> {
         );
         let rate = config.handshakes_per_second;
         let core = Core::with_links(service, shard, config.limits, config.aead, rate, core_links, now);
-        Ok(Self { core, transport, links, waiter, origin: config.origin, stopping: false, hung_up: false })
+        let gathering = Gathering::new(config.limits.gather_max, now);
+        let origin = config.origin;
+        Ok(Self { core, transport, links, waiter, gathering, origin, stopping: false, hung_up: false })
     }
 
     /// Serves until it is told to stop, or until its ring fails.
@@ -123,6 +130,9 @@ impl<S: Service> Shard<S> {
                 glommio::timer::sleep(BLOCKED_PAUSE).await;
                 continue;
             }
+            if self.gather() {
+                continue;
+            }
             if self.transport.is_quiet() && self.core.make_spare_key() {
                 continue;
             }
@@ -138,6 +148,29 @@ impl<S: Service> Shard<S> {
             }
         }
         Ok(())
+    }
+
+    /// Lets what arrives gather, where that pays; until something comes over a link. Returns whether there was a pause.
+    fn gather(&mut self) -> bool {
+        let received = Received {
+            portions: self.transport.counters().receives,
+            frames: self.links.counters.load(Counter::FramesReceived),
+        };
+        let now = since(self.origin);
+        let Some(pause) = self.gathering.pause(received, self.core.now, now) else { return false };
+        if self.transport.is_cut_short() {
+            return false;
+        }
+        let end = now + pause;
+        loop {
+            let rest = end.since(since(self.origin));
+            if rest.is_zero() || self.links.wake.is_pending() {
+                return true;
+            }
+            if !self.core.make_spare_key() {
+                std::thread::sleep(rest.min(GATHER_SLICE));
+            }
+        }
     }
 
     fn is_done(&self) -> bool {

@@ -172,6 +172,8 @@ pub struct Transport {
     table_len: u32,
     /// Which ring is served first in the next poll, so that none starves.
     first: usize,
+    /// Whether the last poll used its budget up.
+    is_cut_short: bool,
 }
 
 impl Transport {
@@ -190,7 +192,7 @@ impl Transport {
             let len = sizes.table_len.min(sizes.sockets_max - first);
             rings.push(Ring::new(first, Sizes { table_len: len, ..sizes }, wake, index == 0)?);
         }
-        Ok(Self { rings, wake: Arc::clone(wake), table_len: sizes.table_len, first: 0 })
+        Ok(Self { rings, wake: Arc::clone(wake), table_len: sizes.table_len, first: 0, is_cut_short: false })
     }
 
     /// Takes a connected socket over. Its file descriptor is closed; the socket lives on in the table.
@@ -248,7 +250,14 @@ impl Transport {
             worked |= self.rings[index].poll(handler, &mut budget)?;
         }
         self.first = (self.first + 1) % count;
+        self.is_cut_short = budget.completions == 0 || budget.bytes == 0;
         Ok(worked)
+    }
+
+    /// Whether the last poll used its budget up, so that the next finds more at once.
+    #[must_use]
+    pub fn is_cut_short(&self) -> bool {
+        self.is_cut_short
     }
 
     /// Submits what waits, without looking for completions.
@@ -302,6 +311,7 @@ impl Transport {
             sum.buffers_exhausted += counters.buffers_exhausted;
             sum.overflows += counters.overflows;
             sum.enters += counters.enters;
+            sum.receives += counters.receives;
         }
         sum
     }

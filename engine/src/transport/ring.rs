@@ -77,6 +77,8 @@ pub struct RingCounters {
     pub overflows: u64,
     /// System calls made.
     pub enters: u64,
+    /// Portions of bytes received.
+    pub receives: u64,
 }
 
 /// The poll of the wake's eventfd, by the ring that is waited on.
@@ -518,6 +520,7 @@ impl Ring {
         let len = usize::try_from(completion.result).unwrap_or(0);
         let mut handed_over = 0;
         if let Some(id) = cqueue::buffer_select(completion.flags) {
+            self.counters.receives += 1;
             let slot = &mut self.slots[index as usize];
             if len == 0 || closing {
                 self.buffers.give_back(id);

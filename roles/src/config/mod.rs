@@ -125,6 +125,7 @@ impl PoolConfig {
             shard_send_buffer_bytes_max: limits.shard_send_buffer_bytes_max,
             frame_payload_len_max: limits.frame_payload_len_max,
             close_timeout: Duration::from_secs_f64(limits.close_timeout_s),
+            gather_max: Duration::from_secs_f64(self.settings.engine.gather_s),
             delivery_timeout: Duration::from_secs_f64(limits.delivery_timeout_s),
             log_lines_per_second_max: limits.log_lines_per_second_max,
         }

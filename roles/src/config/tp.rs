@@ -64,6 +64,8 @@ impl TpConfig {
             shard_send_buffer_bytes_max: clients.send_buffer_bytes_in_all_max,
             frame_payload_len_max: FRAME_PAYLOAD_LEN_MAX,
             close_timeout: Duration::from_secs_f64(clients.close_timeout_s),
+            // Its clients are few.
+            gather_max: Duration::ZERO,
             delivery_timeout: Duration::from_secs_f64(clients.delivery_timeout_s),
             log_lines_per_second_max: clients.log_lines_per_second_max,
         }
