@@ -210,6 +210,38 @@ fn runs(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
     }
 }
 
+/// The same the other way round: frames of one connection that are sealed where they lie.
+fn sealed_runs(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
+    const LEN: usize = 24;
+    const SEALED_LEN: usize = SEALED_HEADER_LEN + LEN + TAG_LEN;
+    let mut plain = [0; SEALED_LEN];
+    plain[3] = LEN as u8;
+    for count in [2, 4, 8, 32] {
+        let plain = plain.repeat(count);
+        let mut bytes = plain.clone();
+        let mut group = group(criterion, "seal a run", count);
+        for (name, aead) in aeads {
+            group.bench_function(BenchmarkId::new(name, count), |bencher| {
+                bencher.iter(|| {
+                    bytes.copy_from_slice(black_box(&plain));
+                    let mut sealed = 0;
+                    while sealed < count {
+                        let (rest, nonce) = (&mut bytes[sealed * SEALED_LEN..], 2 * sealed as u64);
+                        let (taken, _) = aead.seal_run(&key(0), nonce, rest);
+                        if taken == 0 {
+                            let (header, rest) = rest.split_first_chunk_mut().expect("a frame has a header");
+                            aead.seal_frame(&key(0), nonce, header, &mut rest[..LEN + TAG_LEN]);
+                        }
+                        sealed += taken.max(1);
+                    }
+                    black_box(&mut bytes);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
 fn seals(criterion: &mut Criterion, aeads: &[(String, Aead)]) {
     for len in PAYLOAD_LENS {
         let plain = plain_frame(len);
@@ -243,6 +275,7 @@ fn main() {
     opens(&mut criterion, &aeads);
     batches(&mut criterion, &aeads);
     runs(&mut criterion, &aeads);
+    sealed_runs(&mut criterion, &aeads);
     seals(&mut criterion, &aeads);
     criterion.final_summary();
 }

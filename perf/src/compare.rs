@@ -14,6 +14,8 @@ pub(crate) enum Verdict {
     Must,
     /// Not what must be.
     Missed,
+    /// Not what was aimed at, where nothing must be.
+    NotReached,
     /// The record has not what it takes to tell.
     Unknown,
 }
@@ -24,6 +26,7 @@ impl Verdict {
             Self::Aim => "met, and the aim",
             Self::Must => "met",
             Self::Missed => "**missed**",
+            Self::NotReached => "not reached",
             Self::Unknown => "not measured",
         }
     }
@@ -58,11 +61,13 @@ impl Pair {
     }
 
     pub(crate) fn verdict(self, target: &Target) -> Verdict {
-        match (self.keeps(target.must), target.aim.and_then(|aim| self.keeps(aim))) {
-            (None, _) => Verdict::Unknown,
-            (Some(false), _) => Verdict::Missed,
-            (Some(true), Some(true)) => Verdict::Aim,
-            (Some(true), _) => Verdict::Must,
+        let keeps = |limit: Option<Limit>| limit.map(|limit| self.keeps(limit));
+        match (keeps(target.must), keeps(target.aim)) {
+            (Some(None), _) | (_, Some(None)) | (None, None) => Verdict::Unknown,
+            (Some(Some(false)), _) => Verdict::Missed,
+            (_, Some(Some(true))) => Verdict::Aim,
+            (Some(Some(true)), _) => Verdict::Must,
+            (None, Some(Some(false))) => Verdict::NotReached,
         }
     }
 }
@@ -94,16 +99,19 @@ mod tests {
 
     #[test]
     fn targets_are_judged_with_their_bound() {
-        let ratio =
-            Target { figure: Figure::CpuUsPerShare, must: Limit::Times(3.5), aim: Some(Limit::Times(4.5)) };
+        let (must, aim) = (Some(Limit::Times(3.5)), Some(Limit::Times(4.5)));
+        let ratio = Target { figure: Figure::CpuUsPerShare, must, aim };
         for (own, verdict) in
             [(1.0, Verdict::Aim), (2.0, Verdict::Aim), (2.5, Verdict::Must), (3.0, Verdict::Missed)]
         {
             assert_eq!(pair(Figure::CpuUsPerShare, own, 9.0).verdict(&ratio), verdict, "{own}");
         }
-        let limit = Target { figure: Figure::NotServed, must: Limit::AtMost(0.0), aim: None };
+        let limit = Target { figure: Figure::NotServed, must: Some(Limit::AtMost(0.0)), aim: None };
         assert_eq!(pair(Figure::NotServed, 0.0, 9.0).verdict(&limit), Verdict::Must);
         assert_eq!(pair(Figure::NotServed, 1.0, 9.0).verdict(&limit), Verdict::Missed);
+        let aimed = Target { must: None, aim: limit.must, ..limit };
+        assert_eq!(pair(Figure::NotServed, 0.0, 9.0).verdict(&aimed), Verdict::Aim);
+        assert_eq!(pair(Figure::NotServed, 1.0, 9.0).verdict(&aimed), Verdict::NotReached);
         let alone = Pair { figure: Figure::CpuUsPerShare, own: Some(1.0), peer: None };
         assert_eq!(alone.verdict(&ratio), Verdict::Unknown);
     }

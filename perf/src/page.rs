@@ -101,7 +101,7 @@ fn describe(record: &Record, name: &str, directory: &Path, page: &mut String) {
             let _ = writeln!(
                 page,
                 " {} | {} | {} |",
-                limit(target.must),
+                target.must.map_or_else(|| "-".to_owned(), limit),
                 target.aim.map_or_else(|| "-".to_owned(), limit),
                 verdict.title()
             );
