@@ -5,9 +5,9 @@
 //! fast as it can on a busy pool therefore reads frames one by one, and spends the whole CPU on what half of it could do. So
 //! rounds are spread out: each begins a while after the one before began.
 //!
-//! Only where that pays: where many frames arrive, in small portions. Gathering itself makes portions larger, so that they are
-//! looked at in a period without it, now and then. Where rounds take longer than that while, nothing waits. What comes over links (a
-//! tip above all) is waited for in slices.
+//! Only where that pays: where many frames arrive. Where they arrive in large portions there is less to save, and rounds are half as
+//! far apart. Gathering itself makes portions larger, so that they are looked at in a period without it, now and then. Where rounds
+//! take longer than that while, nothing waits. What comes over links (a tip above all) is waited for in slices.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use adit_proto::Instant;
 
 /// Frames within the longest pause from which on it pays.
 const FRAMES_MIN: f64 = 32.0;
-/// Frames in a receive up to which it pays: a peer that sends so many at once saves the shard what gathering would.
+/// Frames in a receive up to which it pays most: a peer that sends more at once saves the shard some of what gathering would.
 const PORTION_MAX: f64 = 4.0;
 /// How long is counted before it is decided anew.
 const PERIOD: Duration = Duration::from_millis(8);
@@ -36,6 +36,8 @@ pub(super) struct Gathering {
     longest: Duration,
     counted_from: Instant,
     counted: Received,
+    /// How far apart rounds begin at present.
+    apart: Duration,
     /// Periods in which to gather, the present one among them.
     periods_left: u32,
 }
@@ -43,7 +45,13 @@ pub(super) struct Gathering {
 impl Gathering {
     /// Rounds begin at least `longest` apart where it pays.
     pub(super) fn new(longest: Duration, now: Instant) -> Self {
-        Self { longest, counted_from: now, counted: Received::default(), periods_left: 0 }
+        Self {
+            longest,
+            counted_from: now,
+            counted: Received::default(),
+            apart: Duration::ZERO,
+            periods_left: 0,
+        }
     }
 
     /// How long to let what arrives gather, after a round that began at `begun`.
@@ -53,8 +61,8 @@ impl Gathering {
             self.decide(received, elapsed);
             (self.counted_from, self.counted) = (now, received);
         }
-        let rest = self.longest.checked_sub(now.since(begun))?;
-        (self.periods_left > 0 && !rest.is_zero()).then_some(rest)
+        let rest = self.apart.checked_sub(now.since(begun))?;
+        (!rest.is_zero()).then_some(rest)
     }
 
     fn decide(&mut self, received: Received, elapsed: Duration) {
@@ -63,9 +71,15 @@ impl Gathering {
         let are_many = frames * self.longest.as_secs_f64() >= FRAMES_MIN * elapsed.as_secs_f64();
         self.periods_left = match self.periods_left {
             _ if !are_many => 0,
-            0 if frames <= PORTION_MAX * portions => PERIODS,
-            periods => periods.saturating_sub(1),
+            0 => PERIODS,
+            periods => periods - 1,
         };
+        match self.periods_left {
+            0 => self.apart = Duration::ZERO,
+            PERIODS if frames <= PORTION_MAX * portions => self.apart = self.longest,
+            PERIODS => self.apart = self.longest / 2,
+            _ => {}
+        }
     }
 }
 
@@ -91,7 +105,8 @@ mod tests {
             (last, now) = (now, now + round);
             let pause = gathering.pause(received, last, now);
             if let Some(pause) = pause {
-                assert_eq!(pause, LONGEST - round);
+                let apart = if written > PORTION_MAX { LONGEST / 2 } else { LONGEST };
+                assert_eq!(pause, apart - round);
             }
             if now.since(start) > Duration::from_secs(2) {
                 rounds += 1.0;
@@ -110,7 +125,7 @@ mod tests {
             assert!(paused(200_000.0, round, connections, 1.0) > 0.8, "{connections} connections");
         }
         assert_eq!(paused(20_000.0, round, 64.0, 1.0), 0.0, "there is little to save");
-        assert_eq!(paused(1_000_000.0, round, 8.0, 32.0), 0.0, "who sends has gathered");
+        assert!(paused(1_000_000.0, round, 64.0, 32.0) > 0.8, "for half as long");
         assert_eq!(paused(200_000.0, LONGEST, 64.0, 1.0), 0.0, "there is no time to lose");
     }
 
