@@ -282,8 +282,13 @@ impl Sealer {
         check_header(&header, payload_len)?;
         self.check_nonces(payload_len)?;
         let buffer = &mut buffer[..sealed_len(payload_len)];
-        let (sealed_header, payload) = buffer.split_at_mut(SEALED_HEADER_LEN);
+        let (sealed_header, payload) =
+            buffer.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("the buffer holds a sealed header");
         sealed_header[..HEADER_LEN].copy_from_slice(&header);
+        if payload_len <= CHUNK_LEN_MAX {
+            self.cipher.seal_frame(sealed_header, payload).expect("nonces were counted");
+            return Ok(buffer.len());
+        }
         // The chunks make room for their tags, the last one first.
         for chunk in (1..payload_len.div_ceil(CHUNK_LEN_MAX)).rev() {
             let start = chunk * CHUNK_LEN_MAX;
@@ -323,9 +328,12 @@ impl Sealer {
         let out = out.get_mut(..needed).ok_or(SealError::Room { needed, found })?;
         let (sealed_header, sealed_payload) = out.split_at_mut(SEALED_HEADER_LEN);
         sealed_header[..HEADER_LEN].copy_from_slice(header);
-        for (chunk, sealed) in
-            payload.chunks(CHUNK_LEN_MAX).zip(sealed_payload.chunks_mut(SEALED_CHUNK_LEN_MAX))
-        {
+        if payload.len() <= CHUNK_LEN_MAX {
+            sealed_payload[..payload.len()].copy_from_slice(payload);
+            return Ok(needed);
+        }
+        let sealed_chunks = sealed_payload.chunks_mut(SEALED_CHUNK_LEN_MAX);
+        for (chunk, sealed) in payload.chunks(CHUNK_LEN_MAX).zip(sealed_chunks) {
             sealed[..chunk.len()].copy_from_slice(chunk);
         }
         Ok(needed)
@@ -357,6 +365,7 @@ impl Sealer {
     }
 
     /// Seals a frame that was laid out.
+    #[inline]
     fn seal_one(&mut self, frame: &mut [u8], payload_len: usize) -> Result<(), SealError> {
         self.check_nonces(payload_len)?;
         let (header, payload) =
@@ -373,6 +382,7 @@ impl Sealer {
     }
 
     /// Whether there are nonces for all of a frame.
+    #[inline]
     fn check_nonces(&self, payload_len: usize) -> Result<(), SealError> {
         let messages = 1 + payload_len.div_ceil(CHUNK_LEN_MAX) as u64;
         self.cipher.check(messages).map_err(|_| SealError::Exhausted)
@@ -387,6 +397,7 @@ impl Sealer {
 }
 
 /// Whether a header is that of a frame with a payload of this length.
+#[inline]
 fn check_header(header: &[u8; HEADER_LEN], payload_len: usize) -> Result<(), SealError> {
     if FrameHeader::parse(header).payload_len as usize == payload_len {
         return Ok(());
