@@ -34,7 +34,8 @@ pub struct EngineLimits {
     pub frame_payload_len_max: u32,
     /// How long a closing connection may take to read what was left for it; 5 s by default.
     pub close_timeout: Duration,
-    /// How long what arrives may gather on a busy shard before it is read; 0.5 ms by default, zero for never.
+    /// How long what arrives may gather on a busy shard before it is read: one to which more than 32 frames come in that time. 0.5 ms by
+    /// default, zero for never.
     pub gather_max: Duration,
     /// How long the kernel tries to deliver what a peer does not acknowledge, before it gives the connection up; 30 s by
     /// default.
@@ -79,7 +80,7 @@ pub(crate) mod tick {
     pub(crate) const FAN_OUT_CONNECTIONS: usize = 128;
     /// Sockets taken over from the acceptor per tick.
     pub(crate) const SOCKETS_MAX: usize = 64;
-    /// Ephemeral keys made ahead of time by an idle shard, in some 0.4 s of its idle time: enough for most of what comes back
+    /// Ephemeral keys made ahead of time while a shard waits, in some 0.4 s of its idle time: enough for most of what comes back
     /// at once after a pool or a network was away, when each key would cost a fifth of the handshake. 1.6 MB.
     pub(crate) const SPARE_KEYS_MAX: usize = 16_384;
     /// Send buffers kept for reuse, and the largest that is kept.

@@ -191,9 +191,11 @@ fn a_tip_is_on_its_way_before_megabytes_for_another_are_sealed() {
     assert_eq!((*to, backlog), (waiting.socket, tip.len()), "nothing else is sealed or waits");
     let told = waiting.read(tip.clone());
     assert_eq!(told, [("NewTemplate", 102), ("SetNewPrevHash", 102)]);
-    // What comes until the replies' turn is neither lost nor behind them.
+    assert!(!world.shard.core.work_waits());
+    // What comes until the replies' turn is neither lost nor behind them, and a busy shard does not pause before it.
     world.give_tip(waiting.class, 4);
     world.shard.core.flush();
+    assert!(world.shard.core.work_waits());
     let sends = world.sends();
     let [(to, answer)] = &sends[..] else { panic!("{} sends", sends.len()) };
     assert!(*to == asking.socket && answer.len() > 16_000_000);

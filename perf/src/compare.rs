@@ -23,7 +23,7 @@ pub(crate) enum Verdict {
 impl Verdict {
     pub(crate) const fn title(self) -> &'static str {
         match self {
-            Self::Aim => "met, and the aim",
+            Self::Aim => "the aim is met",
             Self::Must => "met",
             Self::Missed => "**missed**",
             Self::NotReached => "not reached",

@@ -26,7 +26,7 @@ use crate::stand::{Loading, Stand};
 
 /// Bytes of stack that a sample keeps: the pool's deepest stacks are below half of it.
 const STACK_BYTES: u32 = 16_384;
-/// After all have joined, until the load is at what it measures.
+/// After all have joined, until the load is at what it measures, at least.
 const SETTLE: Duration = Duration::from_secs(4);
 /// How long is sampled.
 const SAMPLED_S: u32 = 6;
@@ -66,8 +66,8 @@ pub(crate) fn profile(
     let sampled_s = if load.is_about_joining() {
         JOINING_S
     } else {
-        loading[0].wait_until_joined()?;
-        std::thread::sleep(SETTLE);
+        loading.iter_mut().try_for_each(Loading::wait_until_joined)?;
+        std::thread::sleep(SETTLE.max(load.warmup()));
         SAMPLED_S
     };
     if !loading[0].is_running()? {

@@ -312,12 +312,6 @@ impl Load {
     /// The longest that the scenario lets a run take.
     pub(crate) fn duration_max(&self) -> Duration {
         let scenario = self.table();
-        let seconds = |table: &toml::Table, key: &str, default: f64| {
-            let value = table.get(key);
-            let number = value
-                .and_then(|value| value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)));
-            number.unwrap_or(default)
-        };
         let join = scenario
             .get("join")
             .and_then(toml::Value::as_table)
@@ -325,6 +319,11 @@ impl Load {
         let phases = [("warmup_s", 2.0), ("duration_s", 10.0), ("drain_s", 5.0)];
         let phases: f64 = phases.iter().map(|(key, default)| seconds(&scenario, key, *default)).sum();
         Duration::from_secs_f64(join + phases)
+    }
+
+    /// From the end of joining to the measured window.
+    pub(crate) fn warmup(&self) -> Duration {
+        Duration::from_secs_f64(seconds(&self.table(), "warmup_s", 2.0))
     }
 
     fn table(&self) -> toml::Table {
@@ -335,6 +334,13 @@ impl Load {
     pub(crate) fn number(&self, key: &str) -> u64 {
         self.table().get(key).and_then(toml::Value::as_integer).map_or(1, i64::unsigned_abs)
     }
+}
+
+fn seconds(table: &toml::Table, key: &str, default: f64) -> f64 {
+    let value = table.get(key);
+    let number =
+        value.and_then(|value| value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64)));
+    number.unwrap_or(default)
 }
 
 fn unknown(name: &str, known: impl Iterator<Item = &'static Load>) -> Failure {

@@ -224,7 +224,7 @@ impl Loading {
         Ok(())
     }
 
-    /// Waits until all connections and channels are there, or the load generator has ended.
+    /// Waits until all connections and channels are there, or the load generator has ended, or should have.
     pub(crate) fn wait_until_joined(&mut self) -> Result<(), Failure> {
         let begun = Instant::now();
         while self.is_running()?

@@ -17,11 +17,13 @@
 //! what a call leaves on the stack is, as with `ring`, not wiped.
 //!
 //! Frames that came together are opened together where the CPU has AVX-512 IFMA, and those that leave together are sealed
-//! together: eight keystreams beside each other, then Poly1305 in eight lanes. Callers hand over what they have and never wait to fill lanes.
+//! together: eight keystreams beside each other, then Poly1305 in eight lanes. Callers hand over what they have; nothing needs full
+//! lanes.
 //!
 //! # Which kernel
 //! [`Aead::detect`] measures the kernels that the CPU can run, and from how many frames on lanes are worth it (by opening them:
-//! sealing does the same work in another order), once per process, in less than 1 ms. [`Aead::forced`] takes one backend: for tests and comparisons, and where an operator knows
+//! sealing does the same work in another order), once per process, in less than 1 ms. [`Aead::forced`] takes one backend: for tests and
+//! comparisons, and where an operator knows
 //! better.
 
 #![deny(unsafe_code)]

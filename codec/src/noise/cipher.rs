@@ -255,6 +255,14 @@ mod tests {
             opening.nonce = NONCE_END - left;
             let count = opening.open_run(&mut run, 24) as u64;
             assert!(2 * count <= left && opening.nonce == NONCE_END - left + 2 * count);
+
+            let mut plain = [0; 62];
+            plain[3] = 24;
+            let mut run = plain.repeat(100);
+            let mut sealing = CipherState::new([3; 32]);
+            sealing.nonce = NONCE_END - left;
+            let sealed_len = sealing.seal_run(&mut run) as u64;
+            assert!(2 * sealed_len / 62 <= left && sealing.nonce == NONCE_END - left + 2 * sealed_len / 62);
         }
     }
 

@@ -167,7 +167,7 @@ impl SecureDeframer {
 
     /// The frames of received bytes, several of them opened at once where that is faster.
     pub fn frames<'d, 'i>(&'d mut self, input: &'i mut [u8]) -> Frames<'d, 'i> {
-        Frames { deframer: self, input, ahead: 0 }
+        Frames { deframer: self, input, ahead: 0, is_single: false }
     }
 
     /// The header of the frame that is incomplete: the one known already, or the one whose bytes begin or go on with the
@@ -236,6 +236,8 @@ pub struct Frames<'d, 'i> {
     input: &'i mut [u8],
     /// How many frames at the front of the input are open.
     ahead: usize,
+    /// The next frame begins no run that is worth it: that was tried.
+    is_single: bool,
 }
 
 impl Frames<'_, '_> {
@@ -248,7 +250,7 @@ impl Frames<'_, '_> {
         &mut self,
         spares: &mut SpareBuffers,
     ) -> Result<Option<(FrameHeader, &[u8])>, DeframeError> {
-        if self.ahead == 0 {
+        if self.ahead == 0 && !mem::take(&mut self.is_single) {
             self.ahead = self.deframer.open_run(self.input, spares);
         }
         if self.ahead == 0 {
@@ -277,6 +279,7 @@ impl Frames<'_, '_> {
                 _ => self.deframer.open_run(&mut self.input[opened_len..], spares),
             };
         }
+        self.is_single = self.ahead == 0;
         let mut opened = &self.input[..opened_len];
         core::iter::from_fn(move || {
             if opened.is_empty() {

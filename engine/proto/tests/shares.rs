@@ -219,6 +219,9 @@ fn what_is_only_looked_at_changes_nothing() {
     let frames = (0..=u8::MAX).flat_map(|msg_type| {
         payloads.iter().map(move |payload| (header(msg_type, payload.len()), &payload[..]))
     });
+    for frame in frames.clone() {
+        world.server.read_ahead(id, [frame]);
+    }
     world.server.read_ahead(id, frames.clone());
     world.server.read_ahead(gone, frames);
     assert_eq!((world.server.pending_shares(), world.take().len()), (0, 0));

@@ -67,6 +67,8 @@ pub struct Core<S: Service> {
     pub(super) effects: Vec<Effect>,
     /// How many frames of the outbox the work was taken from; the replies among them are still there.
     searched: usize,
+    /// Work of this tick waits behind a send, which is over in a moment.
+    work_waits: bool,
     /// Connections with something gathered that is not sent yet.
     touched: Vec<SocketId>,
     /// Connections whose peers closed their side in this tick: over once their last shares are answered.
@@ -107,6 +109,7 @@ impl<S: Service> Core<S> {
             buffers: SendBuffers::new(tick::SPARE_SENDS_MAX, tick::SPARE_SEND_CAPACITY_MAX),
             effects: Vec::new(),
             searched: 0,
+            work_waits: false,
             touched: Vec::new(),
             departing: Vec::new(),
             ending: Vec::new(),
@@ -118,6 +121,7 @@ impl<S: Service> Core<S> {
     /// Sets the time of everything until the next call.
     pub fn begin_tick(&mut self, now: Instant) {
         self.now = now;
+        self.work_waits = false;
         self.links.counters.add(Counter::Ticks, 1);
     }
 
@@ -230,6 +234,12 @@ impl<S: Service> Core<S> {
         }
     }
 
+    /// Whether work of this tick waits behind a send, so that the next tick should not.
+    #[must_use]
+    pub fn work_waits(&self) -> bool {
+        self.work_waits
+    }
+
     /// Whether there is something to be done to sockets.
     #[must_use]
     pub fn has_effects(&self) -> bool {
@@ -291,6 +301,7 @@ impl<S: Service> Core<S> {
                 Ok(true) => self.touched.push(*socket),
                 Ok(false) => {
                     let waiting = connection.outgoing.backlog();
+                    self.work_waits |= pass == Priority::Work && waiting > 0;
                     let max = self.limits.send_buffer_bytes_max;
                     // The service is asked about those only who are over the first bound.
                     let allowance = if waiting > max { self.service.backlog_allowance(id) } else { 0 };

@@ -42,7 +42,7 @@ use crate::transport::{Sizes, Transport, Waiter};
 const RING_WAIT_MAX: Duration = Duration::from_millis(2);
 /// Rounds without a pause before the executor's other tasks get a turn.
 const ROUNDS_PER_YIELD: u32 = 64;
-/// How long links are not looked at while what arrives gathers.
+/// How long links are not looked at while what arrives gathers: a tip may be later by so much, and the timer's slack of 50 us.
 const GATHER_SLICE: Duration = Duration::from_micros(150);
 /// The longest wait: timers are looked at, whatever happens.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -158,10 +158,11 @@ impl<S: Service> Shard<S> {
         };
         let now = since(self.origin);
         let Some(pause) = self.gathering.pause(received, self.core.now, now) else { return false };
-        if self.transport.is_cut_short() {
+        // More is there already, or work goes out as soon as the sends are over that this round has begun.
+        if self.transport.is_cut_short() || self.core.work_waits() {
             return false;
         }
-        let end = now + pause;
+        let end = now + pause.min(self.patience());
         loop {
             let rest = end.since(since(self.origin));
             if rest.is_zero() || self.links.wake.is_pending() {

@@ -371,10 +371,11 @@ settings! {
         /// tests and comparisons. Long frames are `ring`'s in any case.
         aead: AeadChoice = AeadChoice::Auto, Kind::Choice(AeadChoice::CHOICES), Presence::Default,
             unit "name", cost "anything but `auto` can take several times the CPU for each frame";
-        /// How long what arrives may gather on a busy shard before it is read. A shard to which more than some ten thousand messages
-        /// come in a second reads larger portions that way, which cost less CPU; others never wait, and neither does new work.
-        gather_s: f64 = EngineLimits::default().gather_max.as_secs_f64(), Kind::Number { min: 0.0, max: 0.01 }, Presence::Default,
-            unit "seconds", cost "answers of a busy shard are up to this much later; with 0 its shares can cost twice the CPU";
+        /// How long what arrives may gather on a busy shard before it is read. A shard to which more than 32 messages come within this time
+        /// (64,000 a second by default) reads larger portions that way, which cost less CPU; others never wait. New work waits for
+        /// 0.2 ms at most.
+        gather_s: f64 = EngineLimits::default().gather_max.as_secs_f64(), Kind::Number { min: 0.0, max: 0.002 }, Presence::Default,
+            unit "seconds", cost "answers of a busy shard are later by up to this, rarely twice; with 0 its shares can cost twice the CPU";
     }
 
     /// What the template provider is: where it listens.

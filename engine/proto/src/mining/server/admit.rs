@@ -18,7 +18,7 @@ use super::{Server, ServerOutbox, ShareError};
 use crate::outbox::Priority;
 use crate::time::Instant;
 
-/// Shares whose channels are read together before they are admitted.
+/// Shares whose channels are read together before they are admitted; of more frames, the first. More than are opened together.
 const READ_TOGETHER: usize = 64;
 
 /// Channels up to which they are in a near cache: half a megabyte.

@@ -351,7 +351,7 @@ impl Channels {
         self.hot.get(slot)
     }
 
-    /// Reads something of each cache line of a channel that a share touches.
+    /// Reads something of a channel from places that lie apart, so that most of what a share touches is fetched.
     pub(super) fn touch(&self, slot: u32) -> u64 {
         self.hot.get(slot).map_or(0, |channel| {
             u64::from_ne_bytes(channel.prefix)
