@@ -285,16 +285,15 @@ impl Sealer {
         let (sealed_header, payload) =
             buffer.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("the buffer holds a sealed header");
         sealed_header[..HEADER_LEN].copy_from_slice(&header);
-        if payload_len <= CHUNK_LEN_MAX {
-            self.cipher.seal_frame(sealed_header, payload).expect("nonces were counted");
-            return Ok(buffer.len());
+        if payload_len > CHUNK_LEN_MAX {
+            // The chunks make room for their tags, the last one first.
+            for chunk in (1..payload_len.div_ceil(CHUNK_LEN_MAX)).rev() {
+                let start = chunk * CHUNK_LEN_MAX;
+                let text = start..payload_len.min(start + CHUNK_LEN_MAX);
+                payload.copy_within(text, chunk * SEALED_CHUNK_LEN_MAX);
+            }
         }
-        // The chunks make room for their tags, the last one first.
-        for chunk in (1..payload_len.div_ceil(CHUNK_LEN_MAX)).rev() {
-            let start = chunk * CHUNK_LEN_MAX;
-            payload.copy_within(start..payload_len.min(start + CHUNK_LEN_MAX), chunk * SEALED_CHUNK_LEN_MAX);
-        }
-        self.seal_one(buffer, payload_len)?;
+        self.seal_one(sealed_header, payload);
         Ok(buffer.len())
     }
 
@@ -355,7 +354,9 @@ impl Sealer {
             let (needed, found) = (sealed_len(payload_len), frames.len());
             let (frame, rest) =
                 frames.split_at_mut_checked(needed).ok_or(SealError::Room { needed, found })?;
-            self.seal_one(frame, payload_len)?;
+            self.check_nonces(payload_len)?;
+            let (header, payload) = frame.split_first_chunk_mut().expect("a sealed frame has a header");
+            self.seal_one(header, payload);
             frames = rest;
         }
         match frames.len() {
@@ -364,21 +365,16 @@ impl Sealer {
         }
     }
 
-    /// Seals a frame that was laid out.
+    /// Seals a frame that was laid out, for which there are nonces.
     #[inline]
-    fn seal_one(&mut self, frame: &mut [u8], payload_len: usize) -> Result<(), SealError> {
-        self.check_nonces(payload_len)?;
-        let (header, payload) =
-            frame.split_first_chunk_mut::<SEALED_HEADER_LEN>().expect("a sealed frame has a header");
-        if payload_len <= CHUNK_LEN_MAX {
-            self.cipher.seal_frame(header, payload).expect("nonces were counted");
-            return Ok(());
+    fn seal_one(&mut self, header: &mut [u8; SEALED_HEADER_LEN], payload: &mut [u8]) {
+        if payload.len() <= SEALED_CHUNK_LEN_MAX {
+            return self.cipher.seal_frame(header, payload).expect("nonces were counted");
         }
         self.seal_chunk(header);
         for chunk in payload.chunks_mut(SEALED_CHUNK_LEN_MAX) {
             self.seal_chunk(chunk);
         }
-        Ok(())
     }
 
     /// Whether there are nonces for all of a frame.

@@ -106,14 +106,15 @@ impl Server {
             return;
         }
         let Some(connection) = self.connection(id) else { return };
-        let mut slots = [NONE; READ_TOGETHER];
         let channels = frames.into_iter().filter_map(|(header, payload)| channel_of_share(header, payload));
-        for (slot, channel) in slots.iter_mut().zip(channels) {
-            if let Lookup::Open(open) = connection.directory.lookup(self.ids, channel) {
-                *slot = open;
+        let (mut slots, mut count) = ([NONE; READ_TOGETHER], 0);
+        for channel in channels.take(READ_TOGETHER) {
+            if let Lookup::Open(slot) = connection.directory.lookup(self.ids, channel) {
+                slots[count] = slot;
+                count += 1;
             }
         }
-        black_box(slots.iter().fold(0, |sum, slot| sum ^ self.channels.touch(*slot)));
+        black_box(slots[..count].iter().fold(0, |sum, slot| sum ^ self.channels.touch(*slot)));
     }
 
     pub(super) fn handle_share(
