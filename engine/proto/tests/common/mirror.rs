@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use adit_codec::message::{Message, SubmitSharesExtended, SubmitSharesStandard};
 use adit_hasher::{Digest, Target};
 use adit_proto::Priority;
+use adit_proto::mining::server::ConnectionId;
 
-use super::Frame;
+use super::{Frame, World};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -320,4 +321,23 @@ impl Channel {
             extranonce,
         }
     }
+}
+
+/// A connection with one standard channel, and the mirror that read it.
+pub fn standard(world: &mut World, flags: u32) -> (ConnectionId, Mirror, u32) {
+    let id = world.connect(flags);
+    let mut mirror = Mirror { standard_jobs: flags & 1 != 0, ..Mirror::default() };
+    world.open_standard(id);
+    mirror.read_all(&world.take());
+    let channel = mirror.opened[0];
+    (id, mirror, channel)
+}
+
+/// Settles, reads the answers and returns the code of the only error, or `None` if the only answer is a success.
+pub fn outcome(world: &mut World, mirror: &mut Mirror) -> Option<String> {
+    world.settle();
+    let (errors, successes) = (mirror.errors.len(), mirror.successes.len());
+    mirror.read_all(&world.take());
+    assert_eq!(mirror.errors.len() + mirror.successes.len(), errors + successes + 1, "one answer");
+    mirror.errors.get(errors).map(|(_, _, code)| code.clone())
 }
